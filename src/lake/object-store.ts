@@ -1,0 +1,39 @@
+/** What the lake asks of an S3 store. Keys are relative to the bucket, without a leading slash. */
+export interface ObjectHead {
+  key: string;
+  size: number;
+  /** Opaque version of the content; `If-Match` takes it back. */
+  etag: string;
+  lastModifiedMs: number;
+  /** User metadata (x-amz-meta-*), lower-case names without the prefix. */
+  metadata: Record<string, string>;
+}
+
+export interface PutOptions {
+  /** `absent` is `If-None-Match: *`; `{ etag }` is `If-Match`. A refused condition throws PRECONDITION_FAILED. */
+  condition?: 'absent' | { etag: string };
+  metadata?: Record<string, string>;
+  contentType?: string;
+  signal?: AbortSignal;
+}
+
+/**
+ * Errors are {@link TidemarkError}s: OBJECT_NOT_FOUND, PRECONDITION_FAILED (412), OBJECT_STORE_UNAVAILABLE (retryable:
+ * timeouts, 409, 5xx, connection loss). After OBJECT_STORE_UNAVAILABLE on a put the outcome is unknown: look before acting.
+ */
+export interface ObjectStore {
+  readonly bucket: string;
+  /** The absolute location that table metadata names: `s3://<bucket>/<key>`. */
+  location(key: string): string;
+  /** The inverse of {@link location}; throws BAD_INPUT for a location outside of the bucket. */
+  keyOf(location: string): string;
+  put(key: string, body: Uint8Array | string, options?: PutOptions): Promise<{ etag: string }>;
+  get(key: string, options?: { signal?: AbortSignal }): Promise<{ body: Uint8Array; etag: string; metadata: Record<string, string> }>;
+  /** Bytes [start, end) of the object. */
+  getRange(key: string, start: number, end: number, options?: { signal?: AbortSignal }): Promise<Uint8Array>;
+  head(key: string): Promise<ObjectHead>;
+  /** Objects by ascending key; pages behind the iterator. `metadata` is empty in listings. */
+  list(prefix: string, options?: { startAfter?: string }): AsyncIterable<ObjectHead>;
+  /** Deleting what is not there is a success. */
+  delete(keys: string[]): Promise<void>;
+}
