@@ -1,0 +1,123 @@
+import { resolve } from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+import { z } from 'zod';
+import { TidemarkError } from '../domain/errors.ts';
+
+const MiB = 1024 * 1024;
+const shippedPipeline = fileURLToPath(new URL('../datasets/market-data.ts', import.meta.url));
+
+const address = z.string().regex(/^[^\s:/]+:\d+$/, 'expected host:port');
+const integer = (min: number, max: number) => z.coerce.number().int().min(min).max(max);
+
+/** The environment, described and bounded. Names of other systems' variables are kept as those systems have them. */
+const environmentSchema = z.object({
+  KAFKA_BROKERS: z.string().default('127.0.0.1:9092').transform((text) => text.split(',').map((part) => part.trim()))
+    .pipe(z.array(address).min(1)).describe('Kafka bootstrap brokers, host:port, comma-separated'),
+  SCHEMA_REGISTRY_URL: z.url().default('http://127.0.0.1:8081').describe('Base URL of the Confluent-compatible schema registry'),
+  TEMPORAL_ADDRESS: address.default('127.0.0.1:7233').describe('Temporal frontend, host:port'),
+  TEMPORAL_NAMESPACE: z.string().min(1).default('default').describe('Temporal namespace'),
+  TEMPORAL_UI_URL: z.url().optional().describe('Base URL of the Temporal Web UI, for links'),
+  S3_ENDPOINT: z.url().optional().describe('S3 endpoint; without it the one of AWS'),
+  S3_REGION: z.string().min(1).default('us-east-1').describe('S3 region'),
+  AWS_ACCESS_KEY_ID: z.string().min(1).describe('S3 access key id'),
+  AWS_SECRET_ACCESS_KEY: z.string().min(1).describe('S3 secret access key'),
+  TIDEMARK_BUCKET: z.string().regex(/^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$/, 'expected an S3 bucket name').default('tidemark').describe('Bucket of the lake'),
+  TIDEMARK_PIPELINE: z.string().min(1).default(shippedPipeline).describe('Module whose default export is the pipeline: its datasets and namespace'),
+  TIDEMARK_TOPIC_PREFIX: z.string().regex(/^[A-Za-z0-9._-]*$/, 'expected characters of a Kafka topic name').default('').describe('Put before each dataset\'s topic and consumer group, to run several pipelines on one broker'),
+  TIDEMARK_TASK_QUEUE: z.string().min(1).default('tidemark').describe('Temporal task queue'),
+  FLUSH_INTERVAL_MS: integer(50, 600_000).default(1_000).describe('Longest a record waits before its Bronze file closes'),
+  FLUSH_BYTES: integer(64 * 1024, 512 * MiB).default(32 * MiB).describe('A Bronze file closes at this many buffered bytes'),
+  FLUSH_ROWS: integer(1, 2_000_000).default(150_000).describe('A Bronze file closes at this many rows'),
+  BUFFER_BUDGET_BYTES: integer(MiB, 4096 * MiB).default(96 * MiB).describe('All buffers of one streaming worker together; at the budget it pauses consumption'),
+  BATCH_ROWS_MAX: integer(1, 2_000_000).default(150_000).describe('Most records in one micro-batch'),
+  MICRO_BATCHES_RUNNING_MAX: integer(1, 16).default(2).describe('Most micro-batches of one source that run at once'),
+  REFINE_THREADS: integer(1, 16).default(2).describe('Worker threads of one Temporal Worker that refine and merge'),
+  GAP_POLICY: z.enum(['continue', 'halt']).default('continue').describe('What a streaming worker does when retention overtook it: record the gap and go on, or halt the topic partition'),
+  LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'silent']).default('info').describe('Least severe level that is logged'),
+}).superRefine((env, context) => {
+  if (env.FLUSH_BYTES > env.BUFFER_BUDGET_BYTES) {
+    context.addIssue({ code: 'custom', path: ['FLUSH_BYTES'], message: `expected at most BUFFER_BUDGET_BYTES (${env.BUFFER_BUDGET_BYTES}), found ${env.FLUSH_BYTES}` });
+  }
+});
+
+export interface Config {
+  readonly kafka: { readonly brokers: readonly string[]; readonly topicPrefix: string };
+  readonly schemaRegistry: { readonly url: string };
+  readonly temporal: { readonly address: string; readonly namespace: string; readonly uiUrl: string | undefined; readonly taskQueue: string };
+  readonly s3: { readonly endpoint: string | undefined; readonly region: string; readonly accessKeyId: string; readonly secretAccessKey: string; readonly bucket: string };
+  /** `file:` URL of the pipeline module: worker threads import it too. */
+  readonly pipelineUrl: string;
+  readonly streaming: { readonly flushIntervalMs: number; readonly flushBytes: number; readonly flushRows: number; readonly bufferBudgetBytes: number; readonly gapPolicy: 'continue' | 'halt' };
+  readonly microBatch: { readonly rowsMax: number; readonly runningMax: number; readonly threads: number };
+  readonly logLevel: string;
+}
+
+const deepFreeze = <T>(value: T): T => {
+  if (value !== null && typeof value === 'object' && !Object.isFrozen(value)) {
+    Object.freeze(value);
+    for (const inner of Object.values(value)) deepFreeze(inner);
+  }
+  return value;
+};
+
+/**
+ * The environment as one frozen config. Throws BAD_CONFIG that lists every problem at once, each with the variable, what
+ * was expected and what was found (never the value of a secret).
+ */
+export const loadConfig = (env: NodeJS.ProcessEnv = process.env): Config => {
+  // An empty variable is an unset one: compose files and shells cannot tell the two apart.
+  const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined && value !== ''));
+  const parsed = environmentSchema.safeParse(given);
+  if (!parsed.success) {
+    const problems = parsed.error.issues.map((issue) => {
+      const name = String(issue.path[0]);
+      const found = given[name] === undefined ? 'nothing' : /SECRET|KEY/.test(name) ? 'a value' : JSON.stringify(given[name]);
+      return `  ${name}: ${issue.message}; found ${found}`;
+    });
+    throw new TidemarkError('BAD_CONFIG', `bad configuration, ${problems.length} problem${problems.length === 1 ? '' : 's'}:\n${problems.join('\n')}`);
+  }
+  const e = parsed.data;
+  return deepFreeze({
+    kafka: { brokers: e.KAFKA_BROKERS, topicPrefix: e.TIDEMARK_TOPIC_PREFIX },
+    schemaRegistry: { url: e.SCHEMA_REGISTRY_URL },
+    temporal: { address: e.TEMPORAL_ADDRESS, namespace: e.TEMPORAL_NAMESPACE, uiUrl: e.TEMPORAL_UI_URL, taskQueue: e.TIDEMARK_TASK_QUEUE },
+    s3: { endpoint: e.S3_ENDPOINT, region: e.S3_REGION, accessKeyId: e.AWS_ACCESS_KEY_ID, secretAccessKey: e.AWS_SECRET_ACCESS_KEY, bucket: e.TIDEMARK_BUCKET },
+    pipelineUrl: e.TIDEMARK_PIPELINE.startsWith('file:') ? e.TIDEMARK_PIPELINE : pathToFileURL(resolve(e.TIDEMARK_PIPELINE)).href,
+    streaming: { flushIntervalMs: e.FLUSH_INTERVAL_MS, flushBytes: e.FLUSH_BYTES, flushRows: e.FLUSH_ROWS, bufferBudgetBytes: e.BUFFER_BUDGET_BYTES, gapPolicy: e.GAP_POLICY },
+    microBatch: { rowsMax: e.BATCH_ROWS_MAX, runningMax: e.MICRO_BATCHES_RUNNING_MAX, threads: e.REFINE_THREADS },
+    logLevel: e.LOG_LEVEL,
+  });
+};
+
+/** What `--help` prints of the environment. */
+export const environmentHelp = (): string => {
+  const rows = Object.entries(environmentSchema.shape).map(([name, schema]) => [name, schema.description ?? ''] as const);
+  const width = Math.max(...rows.map(([name]) => name.length));
+  return ['Environment:', ...rows.map(([name, text]) => `  ${name.padEnd(width)}  ${text}`)].join('\n');
+};
+
+/** The environment that makes another process see the same config: for processes that the demo and the tests start. */
+export const configToEnvironment = (config: Config): Record<string, string> => ({
+  KAFKA_BROKERS: config.kafka.brokers.join(','),
+  TIDEMARK_TOPIC_PREFIX: config.kafka.topicPrefix,
+  SCHEMA_REGISTRY_URL: config.schemaRegistry.url,
+  TEMPORAL_ADDRESS: config.temporal.address,
+  TEMPORAL_NAMESPACE: config.temporal.namespace,
+  TEMPORAL_UI_URL: config.temporal.uiUrl ?? '',
+  TIDEMARK_TASK_QUEUE: config.temporal.taskQueue,
+  S3_ENDPOINT: config.s3.endpoint ?? '',
+  S3_REGION: config.s3.region,
+  AWS_ACCESS_KEY_ID: config.s3.accessKeyId,
+  AWS_SECRET_ACCESS_KEY: config.s3.secretAccessKey,
+  TIDEMARK_BUCKET: config.s3.bucket,
+  TIDEMARK_PIPELINE: config.pipelineUrl,
+  FLUSH_INTERVAL_MS: String(config.streaming.flushIntervalMs),
+  FLUSH_BYTES: String(config.streaming.flushBytes),
+  FLUSH_ROWS: String(config.streaming.flushRows),
+  BUFFER_BUDGET_BYTES: String(config.streaming.bufferBudgetBytes),
+  GAP_POLICY: config.streaming.gapPolicy,
+  BATCH_ROWS_MAX: String(config.microBatch.rowsMax),
+  MICRO_BATCHES_RUNNING_MAX: String(config.microBatch.runningMax),
+  REFINE_THREADS: String(config.microBatch.threads),
+  LOG_LEVEL: config.logLevel,
+});

@@ -1,0 +1,14 @@
+import { pino } from 'pino';
+import type { Logger } from 'pino';
+
+export type { Logger } from 'pino';
+
+/** JSON lines on stderr, so that stdout stays free for a script's result. Fields that could hold a secret are cut. */
+export const createLogger = (name: string, level: string): Logger =>
+  pino({
+    name,
+    level,
+    base: { pid: process.pid },
+    timestamp: pino.stdTimeFunctions.isoTime,
+    redact: { paths: ['secretAccessKey', '*.secretAccessKey', '*.*.secretAccessKey', 'authorization', '*.authorization'], remove: true },
+  }, pino.destination({ fd: 2, sync: false }));
