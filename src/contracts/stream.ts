@@ -1,5 +1,6 @@
 // What streaming workers, the stream workflow and its readers agree on. Crosses Temporal as JSON: offsets are decimal
 // strings here, bigint inside. Names of Signals, Queries and Updates are part of the contract.
+import type { LedgerSnapshot } from '../domain/ledger.ts';
 import type { CoverageJson } from '../domain/offsets.ts';
 
 export const streamWorkflowId = (source: string): string => `stream/${source}`;
@@ -117,3 +118,20 @@ export interface MicroBatchSummary {
   durationMs: number;
   freshness: Record<string, number>;
 }
+
+/** Limits that the Temporal Worker's config sets; read with the lake's state, so that they are recorded in the history. */
+export interface StreamLimits {
+  /** Most records in one micro-batch. */
+  batchRecordsMax: number;
+  /** Most micro-batches that run at once. */
+  runningMax: number;
+}
+
+/** Workflow input. Only continue-as-new passes the ledger on; a first run rebuilds it from the lake. */
+export interface StreamWorkflowInput {
+  source: string;
+  carried?: { ledger: LedgerSnapshot; limits: StreamLimits; paused: boolean };
+}
+
+/** Events in one run's history before it continues as new, where the server does not suggest it earlier. */
+export const historyEventsMax = 4_000;
