@@ -1,0 +1,2 @@
+export { microBatchWorkflow } from './micro-batch.ts';
+export { streamWorkflow } from './stream.ts';
