@@ -1,202 +1,173 @@
 import { TidemarkError } from '../../domain/errors.ts';
 import type { PrimitiveType } from '../schema.ts';
 
-/**
- * A value as bounds and partition tuples hold it, by type:
- * long, timestamp(tz) (µs since the epoch), decimal (unscaled): bigint; int, date (days), float, double: number;
- * string: string; binary: Uint8Array; boolean: boolean.
- */
+/** A value of a primitive column: decimals as the unscaled value, timestamps in µs, dates in days since the epoch. */
 export type SingleValue = bigint | number | string | boolean | Uint8Array;
 
-/** Strings and binaries longer than this are cut in bounds (code points, bytes), as Iceberg's `truncate(16)` does. */
-export const boundLengthMax = 16;
+/** Iceberg's default metrics mode, truncate(16): code points of a string, bytes of a binary. */
+export const boundsLengthMax = 16;
 
-const textEncoder = new TextEncoder();
-const textDecoder = new TextDecoder('utf-8', { fatal: true });
+const utf8Encoder = new TextEncoder();
+const utf8Decoder = new TextDecoder();
 
-/** Whether values of the type are held as bigint. */
-export const isBigIntType = (type: PrimitiveType): boolean =>
-  type === 'long' || type === 'timestamp' || type === 'timestamptz' || type.startsWith('decimal');
+const isDecimal = (type: PrimitiveType): boolean => type.startsWith('decimal');
 
-/** Iceberg spec, appendix D, "Single-value serialization": binary form. */
-export function serializeValue(type: PrimitiveType, value: SingleValue): Uint8Array {
-  switch (type) {
-    case 'boolean':
-      return Uint8Array.of(value ? 1 : 0);
-    case 'int':
-    case 'date': {
-      const out = new Uint8Array(4);
-      new DataView(out.buffer).setInt32(0, Number(value), true);
-      return out;
-    }
-    case 'long':
-    case 'timestamp':
-    case 'timestamptz': {
-      const out = new Uint8Array(8);
-      new DataView(out.buffer).setBigInt64(0, BigInt(value as bigint | number), true);
-      return out;
-    }
-    case 'float': {
-      const out = new Uint8Array(4);
-      new DataView(out.buffer).setFloat32(0, Number(value), true);
-      return out;
-    }
-    case 'double': {
-      const out = new Uint8Array(8);
-      new DataView(out.buffer).setFloat64(0, Number(value), true);
-      return out;
-    }
-    case 'string':
-      return textEncoder.encode(value as string);
-    case 'binary':
-      return value as Uint8Array;
-    default:
-      return serializeUnscaled(BigInt(value as bigint | number));
-  }
-}
-
-/** The inverse of {@link serializeValue}; FILE_UNREADABLE when the bytes are no value of the type. */
-export function deserializeValue(type: PrimitiveType, bytes: Uint8Array): SingleValue {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  try {
-    switch (type) {
-      case 'boolean':
-        return view.getUint8(0) !== 0;
-      case 'int':
-      case 'date':
-        return view.getInt32(0, true);
-      case 'long':
-      case 'timestamp':
-      case 'timestamptz':
-        // A column promoted from int keeps the four bytes of its older files.
-        return bytes.length === 4 ? BigInt(view.getInt32(0, true)) : view.getBigInt64(0, true);
-      case 'float':
-        return view.getFloat32(0, true);
-      case 'double':
-        return bytes.length === 4 ? view.getFloat32(0, true) : view.getFloat64(0, true);
-      case 'string':
-        return textDecoder.decode(bytes);
-      case 'binary':
-        return bytes;
-      default:
-        return deserializeUnscaled(bytes);
-    }
-  } catch (cause) {
-    throw new TidemarkError('FILE_UNREADABLE', `bound of type ${type}: expected a serialised value, found ${bytes.length} bytes`, { cause });
-  }
-}
-
-/** Two's complement, big-endian, in as few bytes as hold the value and its sign. */
-function serializeUnscaled(value: bigint): Uint8Array {
-  let length = 1;
-  while (BigInt.asIntN(length * 8, value) !== value) length += 1;
-  const out = new Uint8Array(length);
+/** Decimals are the shortest two's complement, big-endian. */
+export const encodeBigEndianMinimal = (value: bigint): Uint8Array => {
+  let byteCount = 1;
+  while (BigInt.asIntN(byteCount * 8, value) !== value) byteCount += 1;
+  const bytes = new Uint8Array(byteCount);
   let rest = value;
-  for (let i = length - 1; i >= 0; i -= 1) {
-    out[i] = Number(rest & 0xffn);
+  for (let i = byteCount - 1; i >= 0; i -= 1) {
+    bytes[i] = Number(rest & 0xffn);
     rest >>= 8n;
   }
-  return out;
-}
+  return bytes;
+};
 
-function deserializeUnscaled(bytes: Uint8Array): bigint {
-  if (bytes.length === 0) throw new RangeError('empty');
+export const decodeBigEndian = (bytes: Uint8Array): bigint => {
   let value = 0n;
   for (const byte of bytes) value = (value << 8n) | BigInt(byte);
   return BigInt.asIntN(bytes.length * 8, value);
-}
-
-/** Orders values of one type as Iceberg does: strings by code point, binaries by unsigned byte, NaN last. */
-export function compareValues(a: SingleValue, b: SingleValue): number {
-  if (typeof a === 'string') return compareUtf8(a, b as string);
-  if (a instanceof Uint8Array) return compareBytes(a, b as Uint8Array);
-  if (a < b) return -1;
-  if (a > b) return 1;
-  return Number(Number.isNaN(a)) - Number(Number.isNaN(b));
-}
-
-/** The order of the UTF-8 bytes, which is the order of code points and differs from that of JavaScript's code units. */
-export function compareUtf8(a: string, b: string): number {
-  const length = Math.min(a.length, b.length);
-  for (let i = 0; i < length; i += 1) {
-    let x = a.charCodeAt(i);
-    let y = b.charCodeAt(i);
-    if (x === y) continue;
-    // Surrogates stand for code points above U+FFFF, yet their code units lie below U+E000.
-    if (x >= 0xd800 && y >= 0xd800) {
-      x = x >= 0xe000 ? x - 0x800 : x + 0x2000;
-      y = y >= 0xe000 ? y - 0x800 : y + 0x2000;
-    }
-    return x < y ? -1 : 1;
-  }
-  return a.length === b.length ? 0 : a.length < b.length ? -1 : 1;
-}
-
-export function compareBytes(a: Uint8Array, b: Uint8Array): number {
-  const length = Math.min(a.length, b.length);
-  for (let i = 0; i < length; i += 1) {
-    if (a[i] !== b[i]) return a[i]! < b[i]! ? -1 : 1;
-  }
-  return a.length === b.length ? 0 : a.length < b.length ? -1 : 1;
-}
-
-/** The longest prefix of at most `boundLengthMax` units: never greater than the value. */
-export function truncateLowerBound<V extends SingleValue>(value: V): V {
-  if (typeof value === 'string') return codePointPrefix(value.toWellFormed()) as V;
-  if (value instanceof Uint8Array && value.length > boundLengthMax) return value.subarray(0, boundLengthMax) as V;
-  return value;
-}
-
-/** The least value of at most `boundLengthMax` units that is not less than `value`; null when there is none (all units at their maximum). */
-export function truncateUpperBound<V extends SingleValue>(value: V): V | null {
-  if (typeof value === 'string') {
-    const text = value.toWellFormed();
-    const prefix = codePointPrefix(text);
-    return (prefix.length === text.length ? text : incrementText(prefix)) as V | null;
-  }
-  if (value instanceof Uint8Array && value.length > boundLengthMax) return incrementBytes(value.subarray(0, boundLengthMax)) as V | null;
-  return value;
-}
-
-function codePointPrefix(text: string): string {
-  if (text.length <= boundLengthMax) return text;
-  let end = 0;
-  for (let points = 0; points < boundLengthMax && end < text.length; points += 1) {
-    end += text.codePointAt(end)! > 0xffff ? 2 : 1;
-  }
-  return text.slice(0, end);
-}
-
-function incrementText(text: string): string | null {
-  const points = Array.from(text, (point) => point.codePointAt(0)!);
-  for (let i = points.length - 1; i >= 0; i -= 1) {
-    const point = points[i]!;
-    if (point === 0x10ffff) continue;
-    // U+D800 to U+DFFF are no characters and have no UTF-8 form.
-    points[i] = point === 0xd7ff ? 0xe000 : point + 1;
-    return String.fromCodePoint(...points.slice(0, i + 1));
-  }
-  return null;
-}
-
-function incrementBytes(bytes: Uint8Array): Uint8Array | null {
-  for (let i = bytes.length - 1; i >= 0; i -= 1) {
-    if (bytes[i] === 0xff) continue;
-    const out = bytes.slice(0, i + 1);
-    out[i]! += 1;
-    return out;
-  }
-  return null;
-}
-
-/** A lower bound as DataFile holds it: truncated, serialised, base64. */
-export const lowerBoundBase64 = (type: PrimitiveType, value: SingleValue): string =>
-  Buffer.from(serializeValue(type, truncateLowerBound(value))).toString('base64');
-
-/** An upper bound as DataFile holds it; null when the truncated value has no successor: then the bound is left out. */
-export const upperBoundBase64 = (type: PrimitiveType, value: SingleValue): string | null => {
-  const bound = truncateUpperBound(value);
-  return bound === null ? null : Buffer.from(serializeValue(type, bound)).toString('base64');
 };
 
-export const boundFromBase64 = (type: PrimitiveType, base64: string): SingleValue => deserializeValue(type, Buffer.from(base64, 'base64'));
+const littleEndian = (byteCount: 4 | 8, write: (view: DataView) => void): Uint8Array => {
+  const bytes = new Uint8Array(byteCount);
+  write(new DataView(bytes.buffer));
+  return bytes;
+};
+
+const mismatch = (type: PrimitiveType, value: SingleValue): TidemarkError =>
+  new TidemarkError('BAD_INPUT', `single value: a ${typeof value} cannot be a ${type}`);
+
+/** Iceberg spec, appendix D, "Binary single-value serialization". */
+export const encodeSingleValue = (type: PrimitiveType, value: SingleValue): Uint8Array => {
+  switch (type) {
+    case 'boolean':
+      if (typeof value !== 'boolean') throw mismatch(type, value);
+      return Uint8Array.of(value ? 1 : 0);
+    case 'int':
+    case 'date':
+      if (typeof value !== 'number') throw mismatch(type, value);
+      return littleEndian(4, (view) => view.setInt32(0, value, true));
+    case 'long':
+    case 'timestamp':
+    case 'timestamptz':
+      if (typeof value !== 'bigint') throw mismatch(type, value);
+      return littleEndian(8, (view) => view.setBigInt64(0, value, true));
+    case 'float':
+      if (typeof value !== 'number') throw mismatch(type, value);
+      return littleEndian(4, (view) => view.setFloat32(0, value, true));
+    case 'double':
+      if (typeof value !== 'number') throw mismatch(type, value);
+      return littleEndian(8, (view) => view.setFloat64(0, value, true));
+    case 'string':
+      if (typeof value !== 'string') throw mismatch(type, value);
+      return utf8Encoder.encode(value);
+    case 'binary':
+      if (!(value instanceof Uint8Array)) throw mismatch(type, value);
+      return value;
+    default:
+      if (!isDecimal(type) || typeof value !== 'bigint') throw mismatch(type, value);
+      return encodeBigEndianMinimal(value);
+  }
+};
+
+/** The inverse of {@link encodeSingleValue}; a wrong length throws TABLE_CORRUPT. */
+export const decodeSingleValue = (type: PrimitiveType, bytes: Uint8Array): SingleValue => {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const expectLength = (length: number): void => {
+    if (bytes.length !== length) {
+      throw new TidemarkError('TABLE_CORRUPT', `single value of ${type}: expected ${length} bytes, found ${bytes.length}`);
+    }
+  };
+  switch (type) {
+    case 'boolean':
+      expectLength(1);
+      return bytes[0] !== 0;
+    case 'int':
+    case 'date':
+      expectLength(4);
+      return view.getInt32(0, true);
+    case 'long':
+    case 'timestamp':
+    case 'timestamptz':
+      // A column that was promoted from int keeps four-byte bounds in old manifests.
+      if (bytes.length === 4) return BigInt(view.getInt32(0, true));
+      expectLength(8);
+      return view.getBigInt64(0, true);
+    case 'float':
+      expectLength(4);
+      return view.getFloat32(0, true);
+    case 'double':
+      if (bytes.length === 4) return view.getFloat32(0, true);
+      expectLength(8);
+      return view.getFloat64(0, true);
+    case 'string':
+      return utf8Decoder.decode(bytes);
+    case 'binary':
+      return bytes;
+    default:
+      return decodeBigEndian(bytes);
+  }
+};
+
+/** Unsigned lexicographic order: the order of binaries, and of strings by code point (UTF-8 keeps it). */
+export const compareBytes = (a: Uint8Array, b: Uint8Array): number => {
+  const length = Math.min(a.length, b.length);
+  for (let i = 0; i < length; i += 1) {
+    const difference = a[i]! - b[i]!;
+    if (difference !== 0) return difference;
+  }
+  return a.length - b.length;
+};
+
+/** Orders two values of one type; strings by code point, not by UTF-16 code unit. */
+export const compareSingleValues = (a: SingleValue, b: SingleValue): number => {
+  if (typeof a === 'string' && typeof b === 'string') return a === b ? 0 : compareBytes(utf8Encoder.encode(a), utf8Encoder.encode(b));
+  if (a instanceof Uint8Array && b instanceof Uint8Array) return compareBytes(a, b);
+  return a < b ? -1 : a > b ? 1 : 0;
+};
+
+/** Length in bytes of the first `codePoints` code points of UTF-8 text. */
+const utf8PrefixLength = (bytes: Uint8Array, codePoints: number): number => {
+  let seen = 0;
+  for (let i = 0; i < bytes.length; i += 1) {
+    if ((bytes[i]! & 0xc0) === 0x80) continue;
+    if (seen === codePoints) return i;
+    seen += 1;
+  }
+  return bytes.length;
+};
+
+/** A prefix is never greater than the whole, so a cut lower bound stays one. */
+export const truncateLowerBound = (type: 'string' | 'binary', bytes: Uint8Array): Uint8Array =>
+  bytes.subarray(0, type === 'string' ? utf8PrefixLength(bytes, boundsLengthMax) : boundsLengthMax);
+
+/**
+ * A cut upper bound must be greater than every value with its prefix: its last code point (byte) that can be incremented
+ * is, and what follows is dropped. Undefined if none can be: then there is no short upper bound.
+ */
+export const truncateUpperBound = (type: 'string' | 'binary', bytes: Uint8Array): Uint8Array | undefined => {
+  if (type === 'binary') {
+    if (bytes.length <= boundsLengthMax) return bytes;
+    for (let last = boundsLengthMax - 1; last >= 0; last -= 1) {
+      if (bytes[last] === 0xff) continue;
+      const bound = bytes.slice(0, last + 1);
+      bound[last]! += 1;
+      return bound;
+    }
+    return undefined;
+  }
+  const end = utf8PrefixLength(bytes, boundsLengthMax);
+  if (end === bytes.length) return bytes;
+  const codePoints = Array.from(utf8Decoder.decode(bytes.subarray(0, end)), (character) => character.codePointAt(0)!);
+  for (let last = codePoints.length - 1; last >= 0; last -= 1) {
+    const codePoint = codePoints[last]!;
+    if (codePoint === 0x10ffff) continue;
+    // Surrogates are no characters: U+D7FF is followed by U+E000.
+    const next = codePoint === 0xd7ff ? 0xe000 : codePoint + 1;
+    return utf8Encoder.encode(String.fromCodePoint(...codePoints.slice(0, last), next));
+  }
+  return undefined;
+};
