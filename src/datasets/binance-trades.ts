@@ -1,0 +1,94 @@
+import type { AvroRecordSchema } from './dataset.ts';
+import { defineDataset } from './dataset.ts';
+import type { TradeV2 } from './crypto-trades.ts';
+import { currencyBySuffix, decimalPrecision, decimalScale, jsonOfTexts, jsonText, tradeFields, tradeGoldColumns, tradeReasons, tradeRules } from './crypto-trades.ts';
+import { unscaledOf } from './decimal.ts';
+
+/** One trade or aggregate trade of a Binance market, as capture writes it. */
+export interface BinanceRawTrade {
+  event_type: string;
+  event_time_ms: number;
+  symbol: string;
+  trade_id: number;
+  price: string;
+  quantity: string;
+  trade_time_ms: number;
+  is_buyer_maker: boolean;
+  is_best_match: boolean | null;
+  /** Receive time, µs since the epoch. */
+  ingestion_timestamp: number;
+  market: string;
+  native_id: string | null;
+  extra: Record<string, string>;
+}
+
+export const rawSchema: AvroRecordSchema = {
+  type: 'record',
+  name: 'BinanceRawTrade',
+  namespace: 'com.k2.marketdata.raw',
+  fields: [
+    { name: 'event_type', type: 'string', doc: 'e: trade or aggTrade' },
+    { name: 'event_time_ms', type: 'long', doc: 'E' },
+    { name: 'symbol', type: 'string', doc: 's' },
+    { name: 'trade_id', type: 'long', doc: 't, of aggregate trades a' },
+    { name: 'price', type: 'string', doc: 'p, the text of the frame' },
+    { name: 'quantity', type: 'string', doc: 'q, the text of the frame' },
+    { name: 'trade_time_ms', type: 'long', doc: 'T' },
+    { name: 'is_buyer_maker', type: 'boolean', doc: 'm' },
+    { name: 'is_best_match', type: ['null', 'boolean'], default: null, doc: 'M, spot only' },
+    { name: 'ingestion_timestamp', type: 'long', doc: 'Receive time, microseconds since the epoch' },
+    { name: 'market', type: 'string', default: 'spot', doc: 'spot, usdm, coinm or us' },
+    { name: 'native_id', type: ['null', 'string'], default: null, doc: 'What the feed calls the trade, where that is no number' },
+    { name: 'extra', type: { type: 'map', values: 'string' }, default: {}, doc: 'Every other field of the frame, as text' },
+  ],
+};
+
+const venues: Readonly<Record<string, { exchange: string; assetClass: TradeV2['asset_class'] }>> = {
+  spot: { exchange: 'BINANCE', assetClass: 'crypto' },
+  usdm: { exchange: 'BINANCE_USDM', assetClass: 'futures' },
+  coinm: { exchange: 'BINANCE_COINM', assetClass: 'futures' },
+  us: { exchange: 'BINANCE_US', assetClass: 'crypto' },
+};
+
+export default defineDataset<BinanceRawTrade, TradeV2>({
+  source: 'binance-trades',
+  topic: 'market.crypto.trades.binance.raw',
+  rawSchema,
+  ruleVersion: 'binance-trades/1',
+  bronzeTable: 'bronze_binance_trades',
+  silverTable: 'silver_binance_trades',
+  goldTable: 'gold_crypto_trades',
+  fields: tradeFields,
+  key: ['exchange', 'symbol', 'trade_id'],
+  eventTime: 'timestamp',
+  goldBucketBy: ['exchange'],
+  goldColumns: tradeGoldColumns,
+  rules: tradeRules,
+  reasons: tradeReasons,
+  map(raw, { messageId }) {
+    const venue = venues[raw.market];
+    if (!venue) throw new TypeError(`market: expected ${Object.keys(venues).join(', ')}, found ${JSON.stringify(raw.market)}`);
+    // X says what kind of order traded (MARKET, INSURANCE_FUND, NA); only futures have it.
+    const kind = raw.extra['X'];
+    return {
+      message_id: messageId,
+      // Aggregate trades count in an id space of their own.
+      trade_id: raw.event_type === 'aggTrade' ? `BINANCE-AGG-${raw.trade_id}` : `BINANCE-${raw.trade_id}`,
+      symbol: raw.symbol,
+      exchange: venue.exchange,
+      asset_class: venue.assetClass,
+      // T, the trade's time; E is when the frame was made.
+      timestamp: raw.trade_time_ms * 1000,
+      price: unscaledOf(raw.price, decimalPrecision, decimalScale),
+      quantity: unscaledOf(raw.quantity, decimalPrecision, decimalScale),
+      currency: currencyBySuffix(raw.symbol),
+      side: raw.is_buyer_maker ? 'SELL' : 'BUY',
+      trade_conditions: kind === undefined ? [] : [kind.toLowerCase()],
+      source_sequence: raw.trade_id,
+      ingestion_timestamp: raw.ingestion_timestamp,
+      platform_sequence: null,
+      vendor_data: `{"event_time_ms":${raw.event_time_ms},"event_type":${jsonText(raw.event_type)},"extra":${jsonOfTexts(raw.extra)},`
+        + `"is_best_match":${raw.is_best_match},"market":${jsonText(raw.market)},"native_id":${raw.native_id === null ? 'null' : jsonText(raw.native_id)}}`,
+    };
+  },
+});

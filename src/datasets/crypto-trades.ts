@@ -1,0 +1,159 @@
+import { z } from 'zod';
+import type { ColumnValues } from '../lake/columns.ts';
+import type { Field } from '../lake/schema.ts';
+import type { GoldColumn, Int64 } from './dataset.ts';
+
+// What the trade datasets share: the fifteen TradeV2 columns, Gold, and the rules. A change here changes the rule
+// version of each of them.
+
+/** One row of `TradeV2`. Prices and quantities are unscaled at {@link decimalScale}; timestamps µs since the epoch. */
+export type TradeV2 = {
+  readonly message_id: string;
+  readonly trade_id: string;
+  readonly symbol: string;
+  readonly exchange: string;
+  readonly asset_class: 'equities' | 'crypto' | 'futures' | 'options';
+  readonly timestamp: number;
+  readonly price: Int64 | null;
+  readonly quantity: Int64 | null;
+  readonly currency: string;
+  readonly side: string;
+  readonly trade_conditions: readonly string[];
+  readonly source_sequence: Int64 | null;
+  readonly ingestion_timestamp: number;
+  readonly platform_sequence: Int64 | null;
+  readonly vendor_data: string;
+};
+
+export const decimalPrecision = 18;
+export const decimalScale = 8;
+
+export const tradeFields: readonly Field[] = [
+  { id: 1, name: 'message_id', type: 'string', required: true, doc: 'UUIDv5 of topic, partition, offset' },
+  { id: 2, name: 'trade_id', type: 'string', required: true },
+  { id: 3, name: 'symbol', type: 'string', required: true },
+  { id: 4, name: 'exchange', type: 'string', required: true, doc: 'The venue: one exchange has several, with unrelated ids' },
+  { id: 5, name: 'asset_class', type: 'string', required: true, doc: 'equities, crypto, futures or options' },
+  { id: 6, name: 'timestamp', type: 'timestamptz', required: true, doc: 'When the trade happened' },
+  { id: 7, name: 'price', type: `decimal(${decimalPrecision},${decimalScale})`, required: true },
+  { id: 8, name: 'quantity', type: `decimal(${decimalPrecision},${decimalScale})`, required: true },
+  { id: 9, name: 'currency', type: 'string', required: true, doc: 'Of the price; UNKNOWN where the symbol does not tell' },
+  { id: 10, name: 'side', type: 'string', required: true, doc: 'Of the taker: BUY, SELL, SELL_SHORT or UNKNOWN' },
+  { id: 11, name: 'trade_conditions', type: { type: 'list', elementId: 16, element: 'string', elementRequired: true }, required: true },
+  { id: 12, name: 'source_sequence', type: 'long', required: false },
+  { id: 13, name: 'ingestion_timestamp', type: 'timestamptz', required: true, doc: 'When capture received it' },
+  { id: 14, name: 'platform_sequence', type: 'long', required: false },
+  { id: 15, name: 'vendor_data', type: 'string', required: true, doc: 'JSON of what the other columns do not hold, keys sorted' },
+];
+
+const microsOf = (columns: Readonly<Record<string, ColumnValues>>, i: number): bigint => columns['timestamp']![i] as bigint;
+const dayMicros = 86_400_000_000n;
+const hourMicros = 3_600_000_000n;
+// Event times before 1970 floor too: -1 µs is the last hour of 1969-12-31.
+const floorDiv = (value: bigint, by: bigint): bigint => (value < 0n ? -((-value + by - 1n) / by) : value / by);
+
+export const tradeGoldColumns: readonly GoldColumn[] = [
+  {
+    field: { id: 202, name: 'exchange_date', type: 'date', required: true, doc: 'UTC day of timestamp' },
+    from: ['timestamp'],
+    derive: (columns, rowCount) => Int32Array.from({ length: rowCount }, (_, i) => Number(floorDiv(microsOf(columns, i), dayMicros))),
+  },
+  {
+    field: { id: 203, name: 'exchange_hour', type: 'int', required: true, doc: 'UTC hour of timestamp, 0 to 23' },
+    from: ['timestamp'],
+    derive: (columns, rowCount) => Int32Array.from({ length: rowCount }, (_, i) => Number(floorDiv(microsOf(columns, i), hourMicros) - floorDiv(microsOf(columns, i), dayMicros) * 24n)),
+  },
+];
+
+/** Error type → reasons, in the order in which they decide. */
+export const tradeReasons = {
+  price_validation: ['price_is_null', 'price_not_representable', 'price_must_be_positive'],
+  quantity_validation: ['quantity_is_null', 'quantity_not_representable', 'quantity_must_be_positive'],
+  timestamp_validation: ['timestamp_not_representable', 'timestamp_in_future', 'timestamp_too_old'],
+  symbol_validation: ['symbol_required'],
+  side_validation: ['invalid_side'],
+} as const;
+
+/** A trade may be this far ahead of the receive time: the clocks of 2024's captures run 1.5 s apart. */
+export const clockSkewMaxMicros = 5_000_000;
+export const tradeAgeMaxMicros = 365 * 86_400_000_000;
+
+const sides: ReadonlySet<string> = new Set(['BUY', 'SELL', 'SELL_SHORT', 'UNKNOWN']);
+
+/** Whole-value rules keep good rows free of allocations: a rule pushes an issue only when it fails. */
+const amountRule = (column: 'price' | 'quantity') => z.any().check((payload) => {
+  const value = payload.value as Int64 | null;
+  let reason: string;
+  if (value === null) reason = `${column}_is_null`;
+  else if (value > 0) return;
+  else reason = Number.isNaN(value) ? `${column}_not_representable` : `${column}_must_be_positive`;
+  payload.issues.push({ code: 'custom', message: reason, input: value, continue: true });
+});
+
+export const tradeRules = z.object({
+  price: amountRule('price'),
+  quantity: amountRule('quantity'),
+  timestamp: z.any(),
+  // "Now" is the record's own receive time, never the wall clock: a backfill next year must accept what today accepts.
+  ingestion_timestamp: z.any(),
+  symbol: z.any().check((payload) => {
+    if (payload.value !== '') return;
+    payload.issues.push({ code: 'custom', message: 'symbol_required', input: payload.value, continue: true });
+  }),
+  side: z.any().check((payload) => {
+    if (sides.has(payload.value as string)) return;
+    payload.issues.push({ code: 'custom', message: 'invalid_side', input: payload.value, continue: true });
+  }),
+}).check((payload) => {
+  const { timestamp, ingestion_timestamp: now } = payload.value as Pick<TradeV2, 'timestamp' | 'ingestion_timestamp'>;
+  const age = now - timestamp;
+  let reason: string;
+  if (!(Number.isSafeInteger(timestamp) && Number.isSafeInteger(now))) reason = 'timestamp_not_representable';
+  else if (age < -clockSkewMaxMicros) reason = 'timestamp_in_future';
+  else if (age > tradeAgeMaxMicros) reason = 'timestamp_too_old';
+  else return;
+  payload.issues.push({ code: 'custom', message: reason, input: timestamp, continue: true });
+});
+
+/** Longest first, so that `USDT` wins over a shorter suffix of the same symbol. */
+const quoteCurrencies = [
+  'FDUSD', 'USDT', 'USDC', 'BUSD', 'TUSD', 'USDP', 'USDS', 'USDE', 'BIDR', 'IDRT', 'BVND', 'BKRW', 'EURI', 'DOGE',
+  'USD', 'BTC', 'ETH', 'BNB', 'EUR', 'GBP', 'TRY', 'BRL', 'JPY', 'AUD', 'CAD', 'CHF', 'RUB', 'UAH', 'NGN', 'ZAR', 'PLN', 'RON', 'ARS', 'MXN', 'COP', 'CZK', 'IDR', 'VAI',
+  'DAI', 'PAX', 'XRP', 'TRX', 'DOT', 'SOL', 'UST', 'AED',
+].sort((a, b) => b.length - a.length);
+const deliverySuffix = /_(?:PERP|\d{6})$/;
+
+/** Symbols are few and records are many; the bound only guards against rubbish that names a new symbol each time. */
+const rememberedMax = 10_000;
+export const remembered = <Value>(derive: (text: string) => Value): ((text: string) => Value) => {
+  const known = new Map<string, Value>();
+  return (text) => {
+    let value = known.get(text);
+    if (value === undefined) {
+      value = derive(text);
+      if (known.size >= rememberedMax) known.clear();
+      known.set(text, value);
+    }
+    return value;
+  };
+};
+
+/** The quote currency of a symbol without a separator, by its suffix: `ETHBTC` is BTC, `BTCUSD_210625` is USD. */
+export const currencyBySuffix = remembered((symbol: string): string => {
+  const pair = symbol.replace(deliverySuffix, '');
+  return quoteCurrencies.find((quote) => pair.length > quote.length && pair.endsWith(quote)) ?? 'UNKNOWN';
+});
+
+const needsEscape = /["\\\p{Cc}]/u;
+/** The text as a JSON string; most texts of a feed need no escaping, and a test costs a fraction of JSON.stringify. */
+export const jsonText = (text: string): string => (needsEscape.test(text) ? JSON.stringify(text) : `"${text}"`);
+
+/** A map of texts as a JSON object, keys sorted, so that equal maps give equal texts. */
+export const jsonOfTexts = (texts: Readonly<Record<string, string>>): string => {
+  const keys = Object.keys(texts);
+  if (keys.length === 0) return '{}';
+  if (keys.length > 1) keys.sort();
+  let json = '';
+  for (const key of keys) json += `${json === '' ? '{' : ','}${jsonText(key)}:${jsonText(texts[key]!)}`;
+  return `${json}}`;
+};
