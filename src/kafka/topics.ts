@@ -1,0 +1,80 @@
+import kafkajs from 'kafkajs';
+import { TidemarkError } from '../domain/errors.ts';
+import { createKafka } from './client.ts';
+
+export interface TopicSpec {
+  topic: string;
+  /** Used when the topic is created; a topic that exists keeps what it has. */
+  partitions: number;
+  /** Topic configs as Kafka names them, e.g. `retention.ms`. */
+  configs?: Readonly<Record<string, string>>;
+  /** Default 1. */
+  replicationFactor?: number;
+}
+
+const topicAlreadyExists = 'TOPIC_ALREADY_EXISTS';
+
+/** A failed creation is one aggregate error with an error for each topic. */
+const isOnlyAlreadyExists = (error: unknown): boolean =>
+  error instanceof kafkajs.KafkaJSAggregateError
+    && error.errors.every((inner) => typeof inner !== 'string' && 'type' in inner && inner.type === topicAlreadyExists);
+
+const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
+
+/**
+ * Creates the topics that are missing, and waits until each has a leader for every topic partition.
+ *
+ * @returns The number of topic partitions of each topic.
+ * @throws TidemarkError KAFKA_UNAVAILABLE when the brokers do not answer, BAD_INPUT when they refuse a topic.
+ */
+export const ensureTopics = async (brokers: readonly string[], topics: readonly TopicSpec[]): Promise<Record<string, number>> => {
+  const admin = createKafka({ brokers, clientId: 'tidemark-admin' }).admin();
+  try {
+    await admin.connect();
+    const existing = new Set(await admin.listTopics());
+    const missing = topics.filter(({ topic }) => !existing.has(topic));
+    if (missing.length > 0) {
+      try {
+        await admin.createTopics({
+          waitForLeaders: true,
+          topics: missing.map(({ topic, partitions, replicationFactor = 1, configs = {} }) => ({
+            topic,
+            numPartitions: partitions,
+            replicationFactor,
+            configEntries: Object.entries(configs).map(([name, value]) => ({ name, value })),
+          })),
+        });
+      } catch (error) {
+        // Another process that starts at the same time may have been first.
+        if (!isOnlyAlreadyExists(error)) {
+          if (!(error instanceof kafkajs.KafkaJSAggregateError)) throw error;
+          throw new TidemarkError('BAD_INPUT', `topics ${missing.map(({ topic }) => topic).join(', ')}: refused by the broker: ${error.errors.map(messageOf).join('; ')}`, { cause: error });
+        }
+      }
+    }
+    const metadata = await admin.fetchTopicMetadata({ topics: topics.map(({ topic }) => topic) });
+    return Object.fromEntries(metadata.topics.map(({ name, partitions }) => [name, partitions.length]));
+  } catch (error) {
+    if (error instanceof TidemarkError) throw error;
+    throw new TidemarkError('KAFKA_UNAVAILABLE', `Kafka at ${brokers.join(',')}: topics could not be prepared: ${messageOf(error)}`, { cause: error });
+  } finally {
+    await admin.disconnect();
+  }
+};
+
+/** Half-open [low, high) of each topic partition, as the broker has it now: `<topic>/<partition>` → bounds. */
+export const fetchOffsetBounds = async (brokers: readonly string[], topics: readonly string[]): Promise<Record<string, { low: bigint; high: bigint }>> => {
+  const admin = createKafka({ brokers, clientId: 'tidemark-admin' }).admin();
+  try {
+    await admin.connect();
+    const bounds: Record<string, { low: bigint; high: bigint }> = {};
+    for (const topic of topics) {
+      for (const { partition, low, high } of await admin.fetchTopicOffsets(topic)) bounds[`${topic}/${partition}`] = { low: BigInt(low), high: BigInt(high) };
+    }
+    return bounds;
+  } catch (error) {
+    throw new TidemarkError('KAFKA_UNAVAILABLE', `Kafka at ${brokers.join(',')}: offsets of ${topics.join(', ')} could not be read: ${messageOf(error)}`, { cause: error });
+  } finally {
+    await admin.disconnect();
+  }
+};
