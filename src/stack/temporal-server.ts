@@ -1,0 +1,78 @@
+import { join } from 'node:path';
+import { endpointVariables } from './endpoints.ts';
+import { findOnPath, installOnce, runTool } from './install.ts';
+import { bareEnvironment } from './recipe.ts';
+import type { ServerRecipe } from './recipe.ts';
+import { goInstall, requireTool, serverFolder } from './toolchain.ts';
+
+// Newer tags carry a replace directive, which "go install" refuses.
+const version = '1.5.1';
+const label = `Temporal dev server ${version}`;
+// By itself the dev server forgets a closed workflow after a day: too soon to ask on Monday what happened on Friday.
+const retention = '168h';
+
+/** What the Web UI's list can filter by. The dev server has room for three integers. */
+export const searchAttributes = {
+  TidemarkSource: 'Keyword',
+  TidemarkState: 'Keyword',
+  TidemarkRows: 'Int',
+  TidemarkDlqRows: 'Int',
+  TidemarkLagRecords: 'Int',
+} as const;
+
+export const temporalServer: ServerRecipe<'temporal'> = {
+  name: 'temporal',
+  label,
+  portCount: 2,
+
+  async install(context) {
+    const onPath = await findOnPath('temporal', context.env);
+    if (onPath) return onPath;
+    const folder = await installOnce(
+      serverFolder(context, `temporal-${version}`),
+      async (staging) => {
+        const go = await requireTool('go', label, endpointVariables.temporal, context.env);
+        context.report('installing with go');
+        await goInstall(context, go, `github.com/temporalio/cli/cmd/temporal@v${version}`, staging);
+      },
+      () => context.report('another installation is under way: waiting for it'),
+      context.signal,
+    );
+    return join(folder, 'temporal');
+  },
+
+  async plan(installation, { env, dataDir, ports: [port, uiPort] }) {
+    const address = `127.0.0.1:${port}`;
+    const uiUrl = `http://127.0.0.1:${uiPort}`;
+    const bare = bareEnvironment(env, dataDir);
+    return {
+      endpoint: { address, uiUrl },
+      launch: {
+        name: 'temporal',
+        command: installation,
+        args: [
+          'server',
+          'start-dev',
+          '--headless=false',
+          '--log-level=error',
+          '--ip=127.0.0.1',
+          '--ui-ip=127.0.0.1',
+          `--port=${port}`,
+          `--ui-port=${uiPort}`,
+          `--db-filename=${join(dataDir, 'temporal.db')}`,
+          ...Object.entries(searchAttributes).flatMap(([name, type]) => ['--search-attribute', `${name}=${type}`]),
+        ],
+        env: bare,
+        logFile: join(dataDir, 'logs', 'temporal.log'),
+        isReady: async () => {
+          // Asked through the Web UI's server, so that both are known to answer.
+          const answer = await fetch(`${uiUrl}/api/v1/namespaces/default`).catch(() => undefined);
+          await answer?.body?.cancel();
+          if (!answer?.ok) return false;
+          await runTool(installation, ['operator', 'namespace', 'update', '--address', address, '--namespace', 'default', '--retention', retention], { env: bare });
+          return true;
+        },
+      },
+    };
+  },
+};
