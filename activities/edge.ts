@@ -1,0 +1,44 @@
+import { ApplicationFailure, CancelledFailure } from '@temporalio/common';
+import { Context } from '@temporalio/activity';
+import { InvariantError, TidemarkError } from '../src/domain/errors.ts';
+
+/** Well below the heartbeat timeout of the Workflows (60 s): an activity must survive several missed heartbeats. */
+const heartbeatIntervalMs = 5_000;
+
+export interface Heartbeat {
+  /** What the next heartbeat tells: a hint for people, never a fact to resume from. */
+  report(progress: Record<string, string | number>): void;
+  /** Aborts when Temporal cancels the activity. */
+  readonly signal: AbortSignal;
+}
+
+/**
+ * The edge between Temporal and the rooms behind it: heartbeats while the work runs, and errors translated once. The
+ * failure's type is the error code; whether Temporal may retry follows from the code, unless `retryAlways`.
+ */
+export const asActivity = async <T>(work: (heartbeat: Heartbeat) => Promise<T>, options: { retryAlways?: boolean } = {}): Promise<T> => {
+  const context = Context.current();
+  let progress: Record<string, string | number> = {};
+  const timer = setInterval(() => context.heartbeat(progress), heartbeatIntervalMs);
+  try {
+    return await work({
+      report: (next) => {
+        progress = next;
+      },
+      signal: context.cancellationSignal,
+    });
+  } catch (error) {
+    if (error instanceof CancelledFailure || error instanceof ApplicationFailure) throw error;
+    if (context.cancellationSignal.aborted) throw new CancelledFailure('activity cancelled', [], error instanceof Error ? error : undefined);
+    if (error instanceof TidemarkError) {
+      throw ApplicationFailure.create({
+        type: error.code, message: error.message, nonRetryable: !error.retryable && options.retryAlways !== true, cause: error,
+      });
+    }
+    // A bug, or something nobody foresaw: retried with backoff and visible, until a fixed version is deployed.
+    const type = error instanceof InvariantError ? 'INVARIANT' : 'UNEXPECTED';
+    throw ApplicationFailure.create({ type, message: error instanceof Error ? error.message : String(error), cause: error instanceof Error ? error : undefined });
+  } finally {
+    clearInterval(timer);
+  }
+};

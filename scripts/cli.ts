@@ -1,0 +1,95 @@
+import { Command, CommanderError } from 'commander';
+import type { OptionValues } from 'commander';
+import { TidemarkError } from '../src/domain/errors.ts';
+
+export const exitOk = 0;
+export const exitFailed = 1;
+/** A bad command line or a bad configuration. */
+export const exitUsage = 2;
+
+/** A script's command: a bad command line prints usage and exits 2. */
+export const command = (name: string, description: string): Command =>
+  new Command(name)
+    .description(description)
+    .helpOption('-h, --help', 'Show this help')
+    .showHelpAfterError()
+    .allowExcessArguments(false)
+    .exitOverride();
+
+/**
+ * Parses, runs, and ends the process with the code that `run` gives. Expected failures are one message without a stack;
+ * BAD_CONFIG and BAD_INPUT exit 2 as a bad command line does.
+ */
+export const runCommand = async <Options extends OptionValues>(program: Command, run: (options: Options, args: string[]) => Promise<number>): Promise<void> => {
+  try {
+    program.parse(process.argv);
+    process.exitCode = await run(program.opts<Options>(), program.args);
+  } catch (error) {
+    if (error instanceof CommanderError) {
+      process.exitCode = error.exitCode === 0 ? exitOk : exitUsage;
+    } else if (error instanceof TidemarkError) {
+      process.stderr.write(`${program.name()}: ${error.message}\n`);
+      process.exitCode = error.code === 'BAD_CONFIG' || error.code === 'BAD_INPUT' ? exitUsage : exitFailed;
+    } else {
+      process.stderr.write(`${program.name()}: ${error instanceof Error ? error.stack ?? error.message : String(error)}\n`);
+      process.exitCode = exitFailed;
+    }
+  }
+};
+
+/** Aborts at the first Ctrl-C or SIGTERM; a second one ends the process at once. */
+export const stopSignal = (): AbortSignal => {
+  const controller = new AbortController();
+  for (const name of ['SIGINT', 'SIGTERM'] as const) {
+    process.on(name, () => {
+      if (controller.signal.aborted) process.exit(130);
+      controller.abort(new Error(`stopped by ${name}`));
+    });
+  }
+  return controller.signal;
+};
+
+/** A plain table: left-aligned texts, right-aligned numbers, two spaces between columns. */
+export const table = (head: readonly string[], rows: readonly (readonly (string | number | bigint | null)[])[]): string => {
+  const cells = rows.map((row) => row.map((cell) => (cell === null ? '–' : typeof cell === 'string' ? cell : thousands(cell))));
+  const right = head.map((_, column) => rows.some((row) => typeof row[column] === 'number' || typeof row[column] === 'bigint'));
+  const widths = head.map((title, column) => Math.max(title.length, ...cells.map((row) => row[column]?.length ?? 0)));
+  const line = (row: readonly string[]): string =>
+    row.map((cell, column) => (right[column] ? cell.padStart(widths[column]!) : cell.padEnd(widths[column]!))).join('  ').trimEnd();
+  return [line(head), line(widths.map((width) => '─'.repeat(width))), ...cells.map(line)].join('\n');
+};
+
+export const thousands = (value: number | bigint): string => {
+  const [whole, fraction] = String(value).split('.');
+  const grouped = whole!.replace(/\B(?=(\d{3})+(?!\d))/g, ',');
+  return fraction === undefined ? grouped : `${grouped}.${fraction}`;
+};
+
+export const megabytes = (bytes: number): string => `${(bytes / 1024 / 1024).toFixed(0)} MB`;
+export const milliseconds = (ms: number | null): string => (ms === null ? '–' : ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(2)} s`);
+
+/** One progress line, rewritten in place on a terminal, printed now and then elsewhere (logs of CI). On stderr. */
+export class ProgressLine {
+  private lastMs = 0;
+  private shown = '';
+  private readonly everyMs: number;
+
+  constructor(everyMs = process.stderr.isTTY ? 200 : 5_000) {
+    this.everyMs = everyMs;
+  }
+
+  show(text: string): void {
+    const now = Date.now();
+    if (now - this.lastMs < this.everyMs || text === this.shown) return;
+    this.lastMs = now;
+    this.shown = text;
+    process.stderr.write(process.stderr.isTTY ? `\r\x1b[2K${text}` : `${text}\n`);
+  }
+
+  /** Leaves a finished line behind. */
+  done(text: string): void {
+    process.stderr.write(process.stderr.isTTY ? `\r\x1b[2K${text}\n` : `${text}\n`);
+    this.lastMs = 0;
+    this.shown = '';
+  }
+}
