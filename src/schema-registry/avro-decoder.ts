@@ -1,0 +1,30 @@
+import avro from 'avsc';
+import { TidemarkError } from '../domain/errors.ts';
+import type { AvroRecordSchema } from '../datasets/dataset.ts';
+import type { AvroWalk } from './avro-bounds.ts';
+import { compileAvroWalk } from './avro-bounds.ts';
+
+/** Decodes bodies of one writer's schema into records of the reader's schema. Synchronous, one record at a time. */
+export interface AvroDecoder {
+  /** The position after the body that starts at `position`, or `-1 - position` of where it stops being one. Never throws. */
+  readonly walk: AvroWalk;
+  /** The record. Only for bytes that {@link walk} accepts; throws for a long past 2^53, which a number cannot hold. */
+  decode(bytes: Buffer, position: number): unknown;
+}
+
+/** SCHEMA_INCOMPATIBLE: the writer's schema is no Avro schema, or its records cannot be read as the reader's. */
+export const compileDecoder = (writerSchema: string, readerSchema: AvroRecordSchema): AvroDecoder => {
+  try {
+    // avsc's constructor takes a mutable schema; it does not change it.
+    const reader = avro.Type.forSchema(readerSchema as unknown as avro.Schema);
+    const parsed: unknown = JSON.parse(writerSchema);
+    const writer = avro.Type.forSchema(parsed as avro.Schema);
+    const walk = compileAvroWalk(parsed);
+    // The canonical form leaves out defaults and docs: with equal forms the bytes are read as they are, which is faster.
+    const resolver = JSON.stringify(writer.schema()) === JSON.stringify(reader.schema()) ? undefined : reader.createResolver(writer);
+    return { walk, decode: (bytes, position) => reader.decode(bytes, position, resolver).value as unknown };
+  } catch (cause) {
+    const found = cause instanceof Error ? cause.message : String(cause);
+    throw new TidemarkError('SCHEMA_INCOMPATIBLE', `Avro schema: expected one that reads as ${readerSchema.namespace}.${readerSchema.name}, found: ${found}`, { cause });
+  }
+};
