@@ -1,10 +1,10 @@
-import { mkdir } from 'node:fs/promises';
+import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { endpointVariables } from './endpoints.ts';
 import { installOnce } from './install.ts';
 import { bareEnvironment } from './recipe.ts';
 import type { ServerRecipe } from './recipe.ts';
-import { mavenDependency, requireJava, requireTool, serverFolder } from './toolchain.ts';
+import { mavenDependency, mavenProject, requireJava, requireTool, serverFolder } from './toolchain.ts';
 
 const version = '2.6.13.Final';
 const label = `Apicurio Registry ${version}`;
@@ -21,7 +21,10 @@ export const schemaRegistryServer: ServerRecipe<'schemaRegistry'> = {
         await requireJava(label, endpointVariables.schemaRegistry, context.env);
         const mvn = await requireTool('mvn', label, endpointVariables.schemaRegistry, context.env);
         context.report('installing with Maven (140 MB)');
-        await mavenDependency(context, mvn, 'unpack', [`-Dartifact=io.apicurio:apicurio-registry-app:${version}:tar.gz:all`, `-DoutputDirectory=${staging}`]);
+        // The plugin leaves its marker files in the folder of the project: without one, in the working directory.
+        const project = join(staging, 'pom.xml');
+        await writeFile(project, mavenProject([]));
+        await mavenDependency(context, mvn, 'unpack', ['-f', project, `-Dartifact=io.apicurio:apicurio-registry-app:${version}:tar.gz:all`, `-DoutputDirectory=${staging}`]);
       },
       () => context.report('another installation is under way: waiting for it'),
       context.signal,
