@@ -19,6 +19,7 @@ export const errorCodes = {
   SCHEMA_NOT_FOUND: { retryable: false },
   SCHEMA_INCOMPATIBLE: { retryable: false },
   KAFKA_UNAVAILABLE: { retryable: true },
+  KAFKA_REFUSED: { retryable: false },
   LOG_TRUNCATED: { retryable: false },
   RECORD_BATCH_UNREADABLE: { retryable: false },
   STALE_EPOCH: { retryable: false },

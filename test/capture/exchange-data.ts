@@ -6,4 +6,5 @@ const beside = join(dirname(fileURLToPath(import.meta.url)), '../../../shared/da
 
 /** The folder of real exchange frames beside the project, where it is there. */
 export const exchangeData: string | undefined = existsSync(join(beside, 'TRUTH.json')) ? beside : undefined;
-export const exchangeDataAbsent = 'the real exchange frames (../shared/data) are not here';
+/** Put behind the title of what needs the folder, so that a run without it says what it left out. */
+export const unlessAbsent = exchangeData ? '' : ' (left out: the real exchange frames of ../shared/data are not here)';
