@@ -17,7 +17,7 @@ import type { InstallContext } from './toolchain.ts';
 
 export { endpointEnvironment, endpointVariables, externalEndpoints, serverNames } from './endpoints.ts';
 export type { ServerName, StackEndpoints } from './endpoints.ts';
-export { cacheFolder, installOnce, runTool } from './install.ts';
+export { cacheFolder, findOnPath, installOnce, runTool } from './install.ts';
 export { searchAttributes } from './temporal-server.ts';
 export { installTimeSkippingServer } from './time-skipping-server.ts';
 
