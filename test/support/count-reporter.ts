@@ -1,7 +1,7 @@
 import { writeFileSync } from 'node:fs';
 import type { Reporter, TestModule, TestRunEndReason } from 'vitest/node';
 
-interface Counts { passed: number; failed: number; skipped: number }
+export interface Counts { passed: number; failed: number; skipped: number }
 
 /** Counts every test once; a module or run that broke outside any test counts as one failure. */
 export function countTests(modules: readonly TestModule[], unhandledErrors: readonly unknown[], reason: TestRunEndReason): Counts {
