@@ -15,3 +15,17 @@ export interface ColumnBatch {
   /** By column name; each holds `rowCount` values. */
   columns: Readonly<Record<string, ColumnValues>>;
 }
+
+/** A column that holds one value in every row. Writers take it: it costs almost nothing. Readers never return it. */
+export interface ConstantColumn {
+  readonly constant: bigint | number | string | boolean | Uint8Array | readonly (string | number | bigint)[] | null;
+}
+
+/** What a data file can be encoded from; every {@link ColumnBatch} is one. */
+export interface EncodableBatch {
+  rowCount: number;
+  columns: Readonly<Record<string, ColumnValues | ConstantColumn>>;
+}
+
+export const isConstantColumn = (column: ColumnValues | ConstantColumn): column is ConstantColumn =>
+  !ArrayBuffer.isView(column) && !Array.isArray(column) && 'constant' in column;

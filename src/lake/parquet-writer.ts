@@ -1,0 +1,176 @@
+import type { ColumnChunk, RowGroup } from 'hyparquet';
+import { ByteWriter, ParquetWriter } from 'hyparquet-writer';
+import { TidemarkError, invariant } from '../domain/errors.ts';
+import { isConstantColumn, type ColumnValues, type ConstantColumn, type EncodableBatch } from './columns.ts';
+import { metricsOf, type DataFileMetrics, type RowGroupFacts } from './parquet-metrics.ts';
+import { appendColumnChunk, type ChunkFacts } from './parquet-pages.ts';
+import { leafOf, schemaElements, type Leaf } from './parquet-schema.ts';
+import type { Field } from './schema.ts';
+
+/** Which rows of a batch, in which order; all of them if left out. */
+export type RowSelection = { start: number; end: number } | { indices: Uint32Array };
+
+export interface DataFileBuilderOptions {
+  fields: readonly Field[];
+  /** Goes to the footer; never secrets. */
+  keyValueMetadata?: Readonly<Record<string, string>>;
+  /** Most rows of a row group; default 65,536. Small ones let a merge skip more, large ones compress better. */
+  rowGroupRows?: number;
+  /** Default 1: on trade records level 3 takes twice the time for 3 % less. */
+  zstdLevel?: number;
+}
+
+/** A column chunk of another file, copied as it is: its bytes (pages only) and what that footer says of it. */
+export interface CopiedChunk {
+  bytes: Uint8Array;
+  chunk: ColumnChunk;
+  facts: ChunkFacts;
+}
+
+export interface EncodedDataFile {
+  bytes: Uint8Array;
+  metrics: DataFileMetrics;
+}
+
+export const rowGroupRowsDefault = 65_536;
+
+const gather = (values: ColumnValues, indices: Uint32Array): ColumnValues => {
+  if (values instanceof BigInt64Array) {
+    // Through 32-bit halves: reading a BigInt64Array element may allocate.
+    const source = new Int32Array(values.buffer, values.byteOffset, values.length * 2);
+    const out = new Int32Array(indices.length * 2);
+    for (let i = 0; i < indices.length; i += 1) {
+      const at = indices[i]! * 2;
+      out[2 * i] = source[at]!;
+      out[2 * i + 1] = source[at + 1]!;
+    }
+    return new BigInt64Array(out.buffer);
+  }
+  if (values instanceof Int32Array || values instanceof Float64Array) {
+    const out = values instanceof Int32Array ? new Int32Array(indices.length) : new Float64Array(indices.length);
+    for (let i = 0; i < indices.length; i += 1) out[i] = values[indices[i]!]!;
+    return out;
+  }
+  const out: unknown[] = [];
+  for (let i = 0; i < indices.length; i += 1) out.push(values[indices[i]!]);
+  return out as ColumnValues;
+};
+
+const windowOf = (values: ColumnValues, start: number, end: number): ColumnValues => {
+  if (ArrayBuffer.isView(values)) return values.subarray(start, end);
+  return start === 0 && end === values.length ? values : values.slice(start, end);
+};
+
+/**
+ * Builds one Parquet data file in memory: rows are encoded as they are appended, so that only encoded bytes are held.
+ * Container, schema and footer are hyparquet-writer's; pages are encoded by parquet-pages.ts.
+ */
+export class DataFileBuilder {
+  private readonly leaves: Leaf[];
+  private readonly out = new ByteWriter(1 << 16);
+  private readonly container: ParquetWriter;
+  private readonly rowGroupRows: number;
+  private readonly zstdLevel: number;
+  private readonly groups: RowGroupFacts[] = [];
+
+  constructor({ fields, keyValueMetadata = {}, rowGroupRows = rowGroupRowsDefault, zstdLevel = 1 }: DataFileBuilderOptions) {
+    invariant(rowGroupRows > 0, () => `a row group of ${rowGroupRows} rows`);
+    this.leaves = fields.map(leafOf);
+    this.rowGroupRows = rowGroupRows;
+    this.zstdLevel = zstdLevel;
+    const entries = Object.entries(keyValueMetadata);
+    this.container = new ParquetWriter({
+      writer: this.out, schema: schemaElements(fields), codec: 'ZSTD', createdBy: 'tidemark', statisticsTruncateLength: Infinity,
+      ...(entries.length > 0 ? { kvMetadata: entries.map(([key, value]) => ({ key, value })) } : {}),
+    });
+  }
+
+  /** Encoded bytes so far, without the footer. */
+  get byteLength(): number {
+    return this.out.offset;
+  }
+
+  get rowCount(): number {
+    return this.groups.reduce((sum, group) => sum + group.rowCount, 0);
+  }
+
+  /** Appends rows as one or more row groups. A column that is missing is null in every row. */
+  appendRows(batch: EncodableBatch, selection: RowSelection = { start: 0, end: batch.rowCount }): void {
+    const isRange = 'start' in selection;
+    const total = isRange ? selection.end - selection.start : selection.indices.length;
+    for (let from = 0; from < total; from += this.rowGroupRows) {
+      const until = Math.min(total, from + this.rowGroupRows);
+      const select = (values: ColumnValues): ColumnValues => isRange
+        ? windowOf(values, selection.start + from, selection.start + until)
+        : gather(values, selection.indices.subarray(from, until));
+      this.appendRowGroup(until - from, (leaf) => {
+        const column = batch.columns[leaf.field.name] ?? { constant: null };
+        if (isConstantColumn(column)) return column;
+        if (column.length !== batch.rowCount) {
+          throw new TidemarkError('BAD_INPUT', `column ${leaf.field.name}: expected ${batch.rowCount} values, found ${column.length}`);
+        }
+        return select(column);
+      });
+    }
+  }
+
+  /** Appends one row group whose columns are given one by one: to encode, or copied from a file with the same physical column. */
+  appendRowGroup(rowCount: number, columnOf: (leaf: Leaf) => ColumnValues | ConstantColumn | CopiedChunk): void {
+    const startOffset = this.out.offset;
+    const chunks: ChunkFacts[] = [];
+    const columns: ColumnChunk[] = [];
+    for (const leaf of this.leaves) {
+      const column = columnOf(leaf);
+      const { chunk, facts } = 'facts' in column
+        ? this.appendCopy(leaf, column)
+        : appendColumnChunk(this.out, leaf, column, rowCount, this.zstdLevel);
+      columns.push(chunk);
+      chunks.push(facts);
+    }
+    const rowGroup: RowGroup = {
+      columns, num_rows: BigInt(rowCount), file_offset: BigInt(startOffset), total_compressed_size: BigInt(this.out.offset - startOffset),
+      total_byte_size: columns.reduce((sum, { meta_data: metadata }) => sum + (metadata?.total_uncompressed_size ?? 0n), 0n),
+    };
+    this.container.row_groups.push(rowGroup);
+    this.container.num_rows += BigInt(rowCount);
+    this.groups.push({ rowCount, startOffset, chunks });
+  }
+
+  private appendCopy(leaf: Leaf, { bytes, chunk, facts }: CopiedChunk): { chunk: ColumnChunk; facts: ChunkFacts } {
+    const metadata = chunk.meta_data;
+    if (!metadata || metadata.type !== leaf.physical || bytes.length !== Number(metadata.total_compressed_size)) {
+      throw new TidemarkError('BAD_INPUT', `column ${leaf.field.name}: the chunk to copy is no whole ${leaf.physical} column chunk`);
+    }
+    const start = metadata.dictionary_page_offset ?? metadata.data_page_offset;
+    const shift = BigInt(this.out.offset) - start;
+    this.out.appendBytes(bytes);
+    return {
+      facts: { ...facts, fieldId: leaf.fieldId },
+      chunk: {
+        file_offset: start + shift,
+        meta_data: {
+          ...metadata, path_in_schema: leaf.path, data_page_offset: metadata.data_page_offset + shift,
+          ...(metadata.dictionary_page_offset === undefined ? {} : { dictionary_page_offset: metadata.dictionary_page_offset + shift }),
+        },
+      },
+    };
+  }
+
+  finish(): EncodedDataFile {
+    this.container.finish();
+    const bytes = this.out.getBytes();
+    return { bytes, metrics: metricsOf(this.leaves, this.groups, bytes.length) };
+  }
+}
+
+export interface EncodeDataFileOptions extends DataFileBuilderOptions {
+  batch: EncodableBatch;
+  rows?: RowSelection;
+}
+
+/** One data file of the batch's rows, and what its manifest entry says. */
+export const encodeDataFile = ({ batch, rows, ...options }: EncodeDataFileOptions): EncodedDataFile => {
+  const builder = new DataFileBuilder(options);
+  builder.appendRows(batch, rows);
+  return builder.finish();
+};
