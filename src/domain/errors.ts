@@ -25,6 +25,7 @@ export const errorCodes = {
   LOG_TRUNCATED: { retryable: false },
   RECORD_BATCH_UNREADABLE: { retryable: false },
   STALE_EPOCH: { retryable: false },
+  REFINE_THREAD_LOST: { retryable: true },
   TEMPORAL_UNAVAILABLE: { retryable: true },
   WORKFLOW_NOT_FOUND: { retryable: false },
   BUDGET_EXCEEDED: { retryable: false },

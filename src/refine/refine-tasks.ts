@@ -1,0 +1,69 @@
+import type { Pipeline } from '../datasets/pipeline.ts';
+import { datasetOf } from '../datasets/pipeline.ts';
+import { createObjectStoreCatalog } from '../lake/object-store-catalog.ts';
+import type { ObjectStore } from '../lake/object-store.ts';
+import { createS3ObjectStore } from '../lake/s3-object-store.ts';
+import type { Catalog } from '../lake/table.ts';
+import { createRegistryClient } from '../schema-registry/registry-client.ts';
+import { createSchemaStore } from '../schema-registry/schema-store.ts';
+import { DecoderCache } from './decoders.ts';
+import type { RefineInput, RefineResult } from './refine.ts';
+import { refineBronze } from './refine.ts';
+
+/** What a thread opens for itself; a part of the process's config, plain JSON. Never logged: it holds the store's keys. */
+export interface ThreadConfig {
+  readonly s3: { readonly endpoint: string | undefined; readonly region: string; readonly accessKeyId: string; readonly secretAccessKey: string; readonly bucket: string };
+  readonly schemaRegistry: { readonly url: string };
+  readonly pipelineUrl: string;
+}
+
+/** Progress of a task, for heartbeats. */
+export type TaskProgress = Record<string, string | number>;
+
+export interface TaskOptions {
+  signal: AbortSignal;
+  onProgress(progress: TaskProgress): void;
+}
+
+/** Tasks that a thread can run: input and result are plain JSON. */
+export interface RefineTasks {
+  refine: { input: RefineInput; result: RefineResult };
+}
+export type TaskName = keyof RefineTasks;
+
+export type TaskRunners = { [Name in TaskName]: (input: RefineTasks[Name]['input'], options: TaskOptions) => Promise<RefineTasks[Name]['result']> };
+
+export interface TaskContext {
+  store: ObjectStore;
+  catalog: Catalog;
+  pipeline: Pipeline;
+}
+
+/** What a thread runs, over one store and one pipeline. */
+export const createTaskRunners = ({ store, catalog, pipeline }: TaskContext, registryUrl: string): TaskRunners => {
+  const schemas = createSchemaStore({ store, registry: createRegistryClient({ url: registryUrl }) });
+  const decoders = new Map<string, DecoderCache>();
+  return {
+    refine: (input, { signal, onProgress }) => {
+      const dataset = datasetOf(pipeline, input.source);
+      const cache = decoders.get(dataset.source) ?? new DecoderCache(dataset, schemas);
+      decoders.set(dataset.source, cache);
+      return refineBronze({
+        store, dataset, decoders: cache, dlqTable: pipeline.dlqTable, dataLocation: (table, suffix) => catalog.dataLocation(table, suffix), signal,
+        onProgress: (progress) => { onProgress({ ...progress }); },
+      }, input);
+    },
+  };
+};
+
+/** Opens what a thread needs from its config: one S3 client, one catalog, the pipeline module. */
+export const openTaskContext = async ({ s3, pipelineUrl }: ThreadConfig): Promise<TaskContext> => {
+  const { default: pipeline } = await import(pipelineUrl) as { default: Pipeline };
+  const store = createS3ObjectStore({
+    bucket: s3.bucket,
+    region: s3.region,
+    ...(s3.endpoint === undefined ? {} : { endpoint: s3.endpoint }),
+    credentials: { accessKeyId: s3.accessKeyId, secretAccessKey: s3.secretAccessKey },
+  });
+  return { store, pipeline, catalog: createObjectStoreCatalog({ store, namespace: pipeline.namespace }) };
+};

@@ -1,0 +1,45 @@
+import { parentPort, workerData } from 'node:worker_threads';
+import type { FromThread, ToThread } from './thread-messages.ts';
+import { packError } from './thread-messages.ts';
+import type { TaskOptions, TaskRunners, ThreadConfig } from './refine-tasks.ts';
+import { createTaskRunners, openTaskContext } from './refine-tasks.ts';
+
+// The body of one thread of a RefinePool: runs one task at a time, off the event loop of the Temporal Worker.
+
+const port = parentPort!;
+const config = workerData as ThreadConfig;
+const answer = (message: FromThread): void => { port.postMessage(message); };
+
+/** Opened with the first task; a failure to open fails that task and is tried again with the next. */
+let opened: Promise<TaskRunners> | undefined;
+const open = (): Promise<TaskRunners> => {
+  opened ??= openTaskContext(config).then((context) => createTaskRunners(context, config.schemaRegistry.url)).catch((error: unknown) => {
+    opened = undefined;
+    throw error;
+  });
+  return opened;
+};
+
+let running: { task: number; abort: AbortController } | undefined;
+
+port.on('message', (message: ToThread) => {
+  if (message.kind === 'abort') {
+    if (running?.task === message.task) running.abort.abort(new Error(message.reason));
+    return;
+  }
+  const { task, name, input } = message;
+  const abort = new AbortController();
+  running = { task, abort };
+  const options: TaskOptions = { signal: abort.signal, onProgress: (progress) => { answer({ kind: 'progress', task, progress }); } };
+  void (async () => {
+    try {
+      const runners = await open();
+      const run = runners[name] as (input: unknown, options: TaskOptions) => Promise<unknown>;
+      answer({ kind: 'done', task, result: await run(input, options) });
+    } catch (error) {
+      answer({ kind: 'failed', task, error: packError(error) });
+    } finally {
+      running = undefined;
+    }
+  })();
+});

@@ -1,0 +1,389 @@
+import type { CellValue, Dataset, RecordContext, Row, SchemaReason } from '../datasets/dataset.ts';
+import { schemaValidation, unknownError } from '../datasets/dataset.ts';
+import { TidemarkError, invariant } from '../domain/errors.ts';
+import type { Coverage } from '../domain/offsets.ts';
+import { topicPartitionKey } from '../domain/offsets.ts';
+import type { ColumnBatch, EncodableBatch } from '../lake/columns.ts';
+import type { AvroDecoder } from '../schema-registry/avro-decoder.ts';
+import { hasWireHeader, wireHeaderBytes, wireSchemaId } from '../schema-registry/wire-codec.ts';
+import { messageIdsOf } from './message-id.ts';
+import { OffsetCursor } from './offset-cursor.ts';
+import type { RowColumn } from './row-columns.ts';
+import { rowColumn } from './row-columns.ts';
+
+// The one transform path: Bronze rows, the rules, and the resolutions of those offsets give Silver rows and DLQ rows.
+// Pure and synchronous: micro-batch, backfill and DLQ replay differ in what they give it, not in what it does.
+
+/** What a DLQ replay decided about an offset: other bytes, another schema id, or both. */
+export interface Resolution {
+  topic: string;
+  partition: number;
+  /** Decimal text. */
+  offset: string;
+  /** Base64; refined in place of the Bronze bytes. */
+  replacement?: string;
+  /** Decodes the body in place of the id that the bytes name. */
+  schemaId?: number;
+}
+
+/** How to decode a schema id, or why it cannot be. */
+export type DecoderOrReason = { decoder: AvroDecoder } | { reason: SchemaReason; detail: string };
+
+/** Columns of Bronze that refining reads. */
+export const bronzeColumnsRead = ['raw_bytes', 'topic', 'partition', 'offset', 'kafka_timestamp', 'ingestion_timestamp'] as const;
+
+interface DlqRow {
+  raw: Uint8Array | null;
+  reason: string;
+  type: string;
+  detail: string | null;
+  topic: string;
+  partition: number;
+  offset: bigint;
+  kafkaTimestamp: bigint;
+  schemaId: number | null;
+}
+
+/** Records of Silver by the time they were produced: [start of the bucket in ms, records], ascending. */
+export interface ProducedHistogram {
+  bucketMs: number;
+  buckets: [startMs: number, count: number][];
+}
+
+export interface Transformed {
+  silver: EncodableBatch;
+  dlq: EncodableBatch;
+  /** Rows within the planned coverage. */
+  bronzeRows: number;
+  silverRows: number;
+  dlqRows: number;
+  /** Rows whose table has them already: they are planned for the other table only. */
+  alreadyThereRows: number;
+  dlqByType: Record<string, number>;
+  dlqByReason: Record<string, number>;
+  produced: ProducedHistogram;
+  /** µs since the epoch; null without Silver rows. */
+  eventTimeMin: number | null;
+  eventTimeMax: number | null;
+}
+
+export interface TransformOptions {
+  dataset: Dataset;
+  /** At least the Bronze rows that will be appended. */
+  rowsMax: number;
+  /** Offsets whose row goes to Silver if it is valid, to the DLQ if it is not. Rows outside of both are passed over. */
+  silver: Coverage;
+  dlq: Coverage;
+  resolutions?: readonly Resolution[];
+  /** Processing time for validation_timestamp and error_timestamp; rules never see it. */
+  nowMicros: bigint;
+}
+
+const two32 = 4_294_967_296;
+const microsPerDay = 86_400_000_000;
+/** Width of a {@link ProducedHistogram} bucket before it is coarsened. */
+const producedBucketMicros = 10_000;
+const producedBucketsMax = 256;
+const detailCharsMax = 300;
+
+const wordsOf = (values: BigInt64Array): Int32Array => new Int32Array(values.buffer, values.byteOffset, values.length * 2);
+const numberOfWords = (words: Int32Array, row: number): number => words[2 * row + 1]! * two32 + (words[2 * row]! >>> 0);
+
+/** JSON of a value for people: bounded, and never a throw. */
+const shown = (value: unknown): string => {
+  try {
+    const text = typeof value === 'bigint' ? String(value) : JSON.stringify(value) ?? String(value);
+    return text.length > detailCharsMax ? `${text.slice(0, detailCharsMax)}…` : text;
+  } catch {
+    return typeof value;
+  }
+};
+const messageOf = (error: unknown): string => {
+  const text = error instanceof Error ? error.message : shown(error);
+  return text.length > detailCharsMax ? `${text.slice(0, detailCharsMax)}…` : text;
+};
+
+export class BronzeTransform {
+  private readonly dataset: Dataset;
+  private readonly plans: { silver: Coverage; dlq: Coverage };
+  private readonly nowMicros: bigint;
+  private readonly rowsMax: number;
+  /** Topic partition key → offset → resolution. */
+  private readonly resolutions = new Map<string, Map<number, Resolution>>();
+  private readonly reasons = new Map<string, { rank: number; type: string }>();
+
+  private readonly own: readonly RowColumn[];
+  private readonly ownNames: readonly string[];
+  private readonly lineage: Record<'bronze_ingestion_timestamp' | 'schema_id' | 'kafka_topic' | 'kafka_partition' | 'kafka_offset', RowColumn>;
+
+  private bronzeRows = 0;
+  private silverRows = 0;
+  private alreadyThereRows = 0;
+  private readonly dlqRows: DlqRow[] = [];
+  private readonly dlqByType: Record<string, number> = {};
+  private readonly dlqByReason: Record<string, number> = {};
+  private readonly produced = new Map<number, number>();
+  private eventTimeMin = Infinity;
+  private eventTimeMax = -Infinity;
+
+  constructor({ dataset, rowsMax, silver, dlq, resolutions = [], nowMicros }: TransformOptions) {
+    this.dataset = dataset;
+    this.plans = { silver, dlq };
+    this.nowMicros = nowMicros;
+    this.rowsMax = rowsMax;
+    for (const resolution of resolutions) {
+      const key = topicPartitionKey(resolution.topic, resolution.partition);
+      const byOffset = this.resolutions.get(key) ?? new Map<number, Resolution>();
+      byOffset.set(Number(resolution.offset), resolution);
+      this.resolutions.set(key, byOffset);
+    }
+    let rank = 0;
+    for (const [type, reasons] of Object.entries(dataset.reasons)) {
+      for (const reason of reasons) this.reasons.set(reason, { rank: rank += 1, type });
+    }
+    const column = (name: string): RowColumn => {
+      const field = dataset.silver.fields.find((candidate) => candidate.name === name);
+      invariant(field, () => `${dataset.silver.name}: no column ${name}`);
+      return rowColumn(field, rowsMax);
+    };
+    this.ownNames = dataset.fields.map(({ name }) => name);
+    this.own = this.ownNames.map(column);
+    this.lineage = {
+      bronze_ingestion_timestamp: column('bronze_ingestion_timestamp'),
+      schema_id: column('schema_id'),
+      kafka_topic: column('kafka_topic'),
+      kafka_partition: column('kafka_partition'),
+      kafka_offset: column('kafka_offset'),
+    };
+  }
+
+  /** Schema ids that {@link append} will ask for: those of the bytes, and those that resolutions name. */
+  schemaIds(bronze: ColumnBatch): Set<number> {
+    const ids = new Set<number>();
+    for (const bytes of bronze.columns['raw_bytes'] as (Uint8Array | null)[]) {
+      if (bytes !== null && hasWireHeader(bytes)) ids.add(wireSchemaId(bytes));
+    }
+    for (const byOffset of this.resolutions.values()) {
+      for (const { schemaId, replacement } of byOffset.values()) {
+        if (schemaId !== undefined) ids.add(schemaId);
+        const bytes = replacement === undefined ? null : Buffer.from(replacement, 'base64');
+        if (bytes !== null && hasWireHeader(bytes)) ids.add(wireSchemaId(bytes));
+      }
+    }
+    return ids;
+  }
+
+  /** Refines the rows of one Bronze file (its {@link bronzeColumnsRead}). `decoders` knows every id of {@link schemaIds}. */
+  append(bronze: ColumnBatch, decoders: ReadonlyMap<number, DecoderOrReason>): void {
+    const raws = bronze.columns['raw_bytes'] as (Uint8Array | null)[];
+    const topics = bronze.columns['topic'] as string[];
+    const partitions = bronze.columns['partition'] as Int32Array;
+    const offsets = bronze.columns['offset'] as BigInt64Array;
+    const kafkaTimestamps = bronze.columns['kafka_timestamp'] as BigInt64Array;
+    const ingested = wordsOf(bronze.columns['ingestion_timestamp'] as BigInt64Array);
+    const offsetWords = wordsOf(offsets);
+    const kafkaWords = wordsOf(kafkaTimestamps);
+
+    let topic = '';
+    let partition = -1;
+    let silverCursor!: OffsetCursor;
+    let dlqCursor!: OffsetCursor;
+    let resolutions: Map<number, Resolution> | undefined;
+    let idOf!: (offset: number) => string;
+    const context: { -readonly [Key in keyof RecordContext]: RecordContext[Key] } = { topic, partition, messageId: '' };
+    // One Buffer over the bytes that many rows share: avsc wants a Buffer, and one for each row costs more than decoding.
+    let shared: ArrayBufferLike | undefined;
+    let buffer: Buffer = Buffer.alloc(0);
+
+    for (let i = 0; i < bronze.rowCount; i += 1) {
+      if (partitions[i] !== partition || topics[i] !== topic) {
+        topic = topics[i]!;
+        partition = partitions[i]!;
+        const key = topicPartitionKey(topic, partition);
+        silverCursor = new OffsetCursor(this.plans.silver.of(key));
+        dlqCursor = new OffsetCursor(this.plans.dlq.of(key));
+        resolutions = this.resolutions.get(key);
+        idOf = messageIdsOf(topic, partition);
+        context.topic = topic;
+        context.partition = partition;
+      }
+      const offset = numberOfWords(offsetWords, i);
+      // Kafka counts from 0; a topic partition would need 2,800 years at 100,000 records a second to get here.
+      if (offset >= Number.MAX_SAFE_INTEGER) throw new TidemarkError('BAD_INPUT', `${topicPartitionKey(topic, partition)}: expected offsets below 2^53, found ${offsets[i]!}`);
+      const toSilver = silverCursor.has(offset);
+      const toDlq = dlqCursor.has(offset);
+      if (!toSilver && !toDlq) continue;
+      this.bronzeRows += 1;
+      const resolution = resolutions?.get(offset);
+      const bytes = resolution?.replacement === undefined ? raws[i]! : Buffer.from(resolution.replacement, 'base64');
+
+      let schemaId: number | null = null;
+      let reason: string | undefined;
+      let detail: string | null = null;
+      let type: string = schemaValidation;
+      let row: Row | undefined;
+      if (bytes === null) {
+        reason = 'null_value' satisfies SchemaReason;
+      } else if (!hasWireHeader(bytes)) {
+        reason = 'invalid_magic_byte' satisfies SchemaReason;
+        detail = bytes.length < wireHeaderBytes ? `expected at least ${wireHeaderBytes} bytes, found ${bytes.length}` : `expected magic byte 0, found ${bytes[0]!}`;
+      } else {
+        schemaId = resolution?.schemaId ?? wireSchemaId(bytes);
+        const found = decoders.get(schemaId);
+        invariant(found, () => `schema id ${schemaId} was not looked up`);
+        if ('reason' in found) {
+          ({ reason, detail } = found);
+        } else {
+          if (bytes.buffer !== shared) {
+            shared = bytes.buffer;
+            buffer = Buffer.from(shared);
+          }
+          const end = bytes.byteOffset + bytes.length;
+          const walked = found.decoder.walk(buffer, bytes.byteOffset + wireHeaderBytes, end);
+          if (walked < 0) {
+            reason = 'body_does_not_decode' satisfies SchemaReason;
+            detail = `decoding stopped at byte ${-1 - walked - bytes.byteOffset} of ${bytes.length}`;
+          } else if (walked < end) {
+            reason = 'trailing_bytes' satisfies SchemaReason;
+            detail = `the record ends at byte ${walked - bytes.byteOffset} of ${bytes.length}`;
+          } else {
+            let record: unknown;
+            try {
+              record = found.decoder.decode(buffer, bytes.byteOffset + wireHeaderBytes);
+            } catch (error) {
+              reason = 'body_does_not_decode' satisfies SchemaReason;
+              detail = messageOf(error);
+            }
+            if (reason === undefined) {
+              context.messageId = idOf(offset);
+              try {
+                row = this.dataset.map(record, context);
+                const verdict = this.dataset.rules.safeParse(row);
+                if (!verdict.success) ({ type, reason, detail } = this.refusal(verdict.error.issues));
+              } catch (error) {
+                type = unknownError;
+                reason = unknownError;
+                detail = messageOf(error);
+              }
+            }
+          }
+        }
+      }
+
+      if (reason === undefined && row) {
+        const refused = this.appendSilver(row, toSilver, schemaId!, topic, partition, i, offsetWords, ingested, kafkaWords);
+        if (refused === undefined) continue;
+        type = unknownError;
+        reason = unknownError;
+        detail = refused;
+      }
+      if (!toDlq) {
+        this.alreadyThereRows += 1;
+        continue;
+      }
+      const raw = raws[i]!;
+      // A copy: the view would keep the whole page of its Bronze file.
+      this.dlqRows.push({ raw: raw === null ? null : Uint8Array.from(raw), reason: reason!, type, detail, topic, partition, offset: offsets[i]!, kafkaTimestamp: kafkaTimestamps[i]!, schemaId });
+      this.dlqByType[type] = (this.dlqByType[type] ?? 0) + 1;
+      this.dlqByReason[reason!] = (this.dlqByReason[reason!] ?? 0) + 1;
+    }
+  }
+
+  /** Undefined when the row is in; else why a column refused it. */
+  private appendSilver(row: Row, toSilver: boolean, schemaId: number, topic: string, partition: number, i: number, offsetWords: Int32Array, ingested: Int32Array, kafkaWords: Int32Array): string | undefined {
+    const at = this.silverRows;
+    invariant(at < this.rowsMax, () => `more rows than the ${this.rowsMax} announced`);
+    for (let c = 0; c < this.own.length; c += 1) {
+      const value: CellValue | undefined = row[this.ownNames[c]!];
+      const column = this.own[c]!;
+      if (!column.append(at, value)) {
+        return `column ${column.field.name}: expected ${typeof column.field.type === 'string' ? column.field.type : 'list'}${column.field.required ? '' : ' or null'}, found ${shown(value)}`;
+      }
+    }
+    if (!toSilver) {
+      this.alreadyThereRows += 1;
+      return undefined;
+    }
+    const { bronze_ingestion_timestamp: ingestion, schema_id, kafka_topic, kafka_partition, kafka_offset } = this.lineage;
+    ingestion.append(at, numberOfWords(ingested, i));
+    schema_id.append(at, schemaId);
+    kafka_topic.append(at, topic);
+    kafka_partition.append(at, partition);
+    kafka_offset.append(at, numberOfWords(offsetWords, i));
+    this.silverRows = at + 1;
+    const eventTime = Number(row[this.dataset.eventTime]);
+    if (eventTime < this.eventTimeMin) this.eventTimeMin = eventTime;
+    if (eventTime > this.eventTimeMax) this.eventTimeMax = eventTime;
+    const bucket = Math.floor(numberOfWords(kafkaWords, i) / producedBucketMicros);
+    this.produced.set(bucket, (this.produced.get(bucket) ?? 0) + 1);
+    return undefined;
+  }
+
+  private refusal(issues: readonly { message: string; input?: unknown }[]): { type: string; reason: string; detail: string } {
+    const failed = [...new Set(issues.map(({ message }) => message))]
+      .map((reason) => ({ reason, ...(this.reasons.get(reason) ?? { rank: Infinity, type: unknownError }) }))
+      .sort((a, b) => a.rank - b.rank);
+    return {
+      type: failed[0]!.type,
+      reason: failed.map(({ reason }) => reason).join(','),
+      detail: issues.map(({ message, input }) => `${message}: found ${shown(input)}`).join('; '),
+    };
+  }
+
+  finish(): Transformed {
+    const { silverRows, dlqRows, bronzeRows, alreadyThereRows } = this;
+    invariant(silverRows + dlqRows.length + alreadyThereRows === bronzeRows,
+      () => `rows lost: ${bronzeRows} in, ${silverRows} to Silver, ${dlqRows.length} to the DLQ, ${alreadyThereRows} there already`);
+    const columns: Record<string, EncodableBatch['columns'][string]> = {};
+    this.own.forEach((column, c) => { columns[this.ownNames[c]!] = column.finish(silverRows); });
+    for (const [name, column] of Object.entries(this.lineage)) columns[name] = column.finish(silverRows);
+    columns['validation_timestamp'] = { constant: this.nowMicros };
+    columns['rule_version'] = { constant: this.dataset.ruleVersion };
+    return {
+      silver: { rowCount: silverRows, columns },
+      dlq: {
+        rowCount: dlqRows.length,
+        columns: {
+          raw_record: dlqRows.map(({ raw }) => raw),
+          error_reason: dlqRows.map(({ reason }) => reason),
+          error_type: dlqRows.map(({ type }) => type),
+          error_timestamp: { constant: this.nowMicros },
+          bronze_source: { constant: this.dataset.source },
+          kafka_topic: dlqRows.map(({ topic }) => topic),
+          kafka_partition: Int32Array.from(dlqRows, ({ partition }) => partition),
+          kafka_offset: BigInt64Array.from(dlqRows, ({ offset }) => offset),
+          kafka_timestamp: BigInt64Array.from(dlqRows, ({ kafkaTimestamp }) => kafkaTimestamp),
+          schema_id: dlqRows.map(({ schemaId }) => schemaId),
+          dlq_date: Int32Array.from(dlqRows, ({ kafkaTimestamp }) => Math.floor(Number(kafkaTimestamp) / microsPerDay)),
+          rule_version: { constant: this.dataset.ruleVersion },
+          error_detail: dlqRows.map(({ detail }) => detail),
+        },
+      },
+      bronzeRows,
+      silverRows,
+      dlqRows: dlqRows.length,
+      alreadyThereRows,
+      dlqByType: this.dlqByType,
+      dlqByReason: this.dlqByReason,
+      produced: coarsened(this.produced),
+      eventTimeMin: silverRows === 0 ? null : this.eventTimeMin,
+      eventTimeMax: silverRows === 0 ? null : this.eventTimeMax,
+    };
+  }
+}
+
+/** Doubles the width of the buckets until there are few enough to travel. */
+const coarsened = (produced: ReadonlyMap<number, number>): ProducedHistogram => {
+  let bucketMs = producedBucketMicros / 1000;
+  let buckets = new Map(produced);
+  while (buckets.size > producedBucketsMax) {
+    const wider = new Map<number, number>();
+    for (const [bucket, count] of buckets) {
+      const into = Math.floor(bucket / 2);
+      wider.set(into, (wider.get(into) ?? 0) + count);
+    }
+    buckets = wider;
+    bucketMs *= 2;
+  }
+  return { bucketMs, buckets: [...buckets].sort(([a], [b]) => a - b).map(([bucket, count]) => [bucket * bucketMs, count]) };
+};
