@@ -117,7 +117,8 @@ const bitWidthOf = (maximum: number): number => 32 - Math.clz32(maximum);
 const aligned = (bytes: Uint8Array, at: number, byteCount: number, alignment: number): { buffer: ArrayBufferLike; byteOffset: number } => {
   if (at + byteCount > bytes.length) throw new TidemarkError('FILE_UNREADABLE', `a Parquet page ends early: expected ${byteCount} bytes, found ${bytes.length - at}`);
   if ((bytes.byteOffset + at) % alignment === 0) return { buffer: bytes.buffer, byteOffset: bytes.byteOffset + at };
-  return { buffer: bytes.slice(at, at + byteCount).buffer, byteOffset: 0 };
+  // Not bytes.slice: of a Buffer that is a view of the pool, not a copy.
+  return { buffer: new Uint8Array(bytes.subarray(at, at + byteCount)).buffer, byteOffset: 0 };
 };
 
 /**
