@@ -23,6 +23,7 @@ export const errorCodes = {
   KAFKA_UNAVAILABLE: { retryable: true },
   KAFKA_REFUSED: { retryable: false },
   LOG_TRUNCATED: { retryable: false },
+  RECORDS_EXPIRED: { retryable: false },
   RECORD_BATCH_UNREADABLE: { retryable: false },
   STALE_EPOCH: { retryable: false },
   REFINE_THREAD_LOST: { retryable: true },

@@ -1,0 +1,97 @@
+import { createHash, hash } from 'node:crypto';
+import type { CheckpointRange } from '../contracts/stream.ts';
+import { TidemarkError } from '../domain/errors.ts';
+import { topicPartitionKey } from '../domain/offsets.ts';
+import { encodeDataFile } from '../lake/parquet-writer.ts';
+import type { Field } from '../lake/schema.ts';
+import type { PartitionBuffer } from './partition-buffer.ts';
+
+/** Keys of a Bronze file's footer. They say what the file is, whoever finds it and whatever it is called. */
+export const footerKeys = {
+  topicPartition: 'tidemark.topic-partition',
+  /** `<start>-<end>`, half-open. */
+  range: 'tidemark.range',
+  epoch: 'tidemark.epoch',
+  rowCount: 'tidemark.row-count',
+  /** SHA-256 of the records, the same for the same records whoever wrote them: see {@link PartitionBuffer.contentParts}. */
+  contentChecksum: 'tidemark.content-sha256',
+} as const;
+
+/** Object metadata: SHA-256 of the object's bytes, hex. */
+export const checksumMetadata = 'sha256';
+
+export interface BronzeFileIdentity {
+  topic: string;
+  partition: number;
+  /** Half-open [start, end): sparse offsets in it are covered. */
+  start: bigint;
+  end: bigint;
+  epoch: number;
+}
+
+export interface EncodedBronzeFile extends BronzeFileIdentity {
+  bytes: Uint8Array;
+  /** SHA-256 of `bytes`, hex. */
+  checksum: string;
+  rowCount: number;
+}
+
+const microsPerDay = 86_400_000_000n;
+
+/** One topic partition, one ingestion_timestamp: all rows of a file are equally old in the lake. */
+export const encodeBronzeFile = (identity: BronzeFileIdentity, buffer: PartitionBuffer, fields: readonly Field[], ingestedAtMs: number): EncodedBronzeFile => {
+  const { topic, partition, start, end, epoch } = identity;
+  const content = createHash('sha256');
+  for (const part of buffer.contentParts()) content.update(part);
+  const columns = buffer.columns();
+  const ingestedAt = BigInt(ingestedAtMs) * 1000n;
+  const { bytes } = encodeDataFile({
+    fields,
+    batch: {
+      rowCount: columns.rowCount,
+      columns: {
+        raw_bytes: columns.values,
+        topic: { constant: topic },
+        partition: { constant: partition },
+        offset: columns.offsets,
+        key: columns.keys ?? { constant: null },
+        headers: columns.headers ?? { constant: null },
+        kafka_timestamp: columns.kafkaTimestamps,
+        ingestion_timestamp: { constant: ingestedAt },
+        ingestion_date: { constant: Number(ingestedAt / microsPerDay) },
+      },
+    },
+    keyValueMetadata: {
+      [footerKeys.topicPartition]: topicPartitionKey(topic, partition),
+      [footerKeys.range]: `${start}-${end}`,
+      [footerKeys.epoch]: String(epoch),
+      [footerKeys.rowCount]: String(columns.rowCount),
+      [footerKeys.contentChecksum]: content.digest('hex'),
+    },
+  });
+  return { ...identity, bytes, checksum: hash('sha256', bytes, 'hex'), rowCount: columns.rowCount };
+};
+
+/** Compares a footer with what the file's key says; throws FILE_UNREADABLE with what differs. */
+export const checkFooter = (identity: BronzeFileIdentity, footer: Readonly<Record<string, string>>, rowCount: number): void => {
+  const { topic, partition, start, end, epoch } = identity;
+  const expected = {
+    [footerKeys.topicPartition]: topicPartitionKey(topic, partition),
+    [footerKeys.range]: `${start}-${end}`,
+    [footerKeys.epoch]: String(epoch),
+    [footerKeys.rowCount]: String(rowCount),
+  };
+  for (const [key, value] of Object.entries(expected)) {
+    if (footer[key] !== value) throw new TidemarkError('FILE_UNREADABLE', `Bronze file ${topicPartitionKey(topic, partition)} [${start}, ${end}): expected footer ${key}=${value}, found ${footer[key] ?? 'nothing'}`);
+  }
+};
+
+export const checkpointRange = ({ topic, partition, start, end, epoch, rowCount, bytes, checksum }: EncodedBronzeFile): CheckpointRange => ({
+  topicPartition: topicPartitionKey(topic, partition),
+  fileEpoch: epoch,
+  startOffset: String(start),
+  endOffset: String(end),
+  rowCount,
+  byteCount: bytes.length,
+  checksum,
+});

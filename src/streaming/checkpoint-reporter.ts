@@ -1,0 +1,155 @@
+import type { LedgerView } from '../contracts/stream.ts';
+import { isTidemarkError } from '../domain/errors.ts';
+import type { TidemarkError } from '../domain/errors.ts';
+import type { CheckpointClient } from './checkpoint-client.ts';
+import type { CheckpointOutbox, Settlement } from './checkpoint-outbox.ts';
+import { backoffMs } from './clock.ts';
+import type { Clock } from './clock.ts';
+import type { AtStep } from './steps.ts';
+
+export interface ReporterLog {
+  warn(fields: Readonly<Record<string, unknown>>, message: string): void;
+  info(fields: Readonly<Record<string, unknown>>, message: string): void;
+}
+
+export interface CheckpointReporterOptions {
+  source: string;
+  owner: string;
+  outbox: CheckpointOutbox;
+  checkpoints: CheckpointClient;
+  clock: Clock;
+  log: ReporterLog;
+  /** Signals are at least this far apart; the first one leaves at once. */
+  intervalMs?: number;
+  onSettled(settlement: Settlement): void;
+  /** No such workflow: Temporal lost it, or it was terminated. */
+  onLedgerLost(): void;
+  atStep: AtStep;
+}
+
+const retryMs = { first: 200, max: 10_000 };
+
+const isOutage = (error: unknown): error is TidemarkError =>
+  isTidemarkError(error) && (error.retryable || error.code === 'WORKFLOW_NOT_FOUND');
+
+/**
+ * Reports what is in the outbox, one report in flight at a time: a Signal, then the ledger is read back until it
+ * answers, and only then comes the next Signal. So however long nobody runs the workflow, one Signal waits for it.
+ */
+export class CheckpointReporter {
+  private readonly options: Required<CheckpointReporterOptions>;
+  private readonly stopped = new AbortController();
+  private wakeUp: (() => void) | null = null;
+  private notified = false;
+  private running: Promise<void> | null = null;
+  private drainWaiters: (() => void)[] = [];
+
+  constructor(options: CheckpointReporterOptions) {
+    this.options = { intervalMs: 1_000, ...options };
+  }
+
+  /** Rejects only with what `atStep` throws, or a bug. */
+  start(): Promise<void> {
+    this.running ??= this.run();
+    return this.running;
+  }
+
+  /** Something became durable, or was taken away. */
+  notify(): void {
+    this.notified = true;
+    this.wakeUp?.();
+    this.resolveDrained();
+  }
+
+  /** Resolves when the ledger has accepted everything, or when the signal aborts. */
+  drained(signal: AbortSignal): Promise<void> {
+    if (this.options.outbox.isEmpty || signal.aborted) return Promise.resolve();
+    return new Promise((resolve) => {
+      this.drainWaiters.push(resolve);
+      signal.addEventListener('abort', () => resolve(), { once: true });
+    });
+  }
+
+  async stop(): Promise<void> {
+    this.stopped.abort();
+    this.wakeUp?.();
+    await this.running?.catch(() => undefined);
+  }
+
+  private get isStopped(): boolean {
+    return this.stopped.signal.aborted;
+  }
+
+  private async run(): Promise<void> {
+    const { outbox, owner, source, checkpoints, clock, log, intervalMs, atStep } = this.options;
+    let lastSignalMs = -Infinity;
+    let failures = 0;
+    while (!this.isStopped) {
+      if (outbox.collect(owner) === null) {
+        await this.idle();
+        continue;
+      }
+      await this.sleep(lastSignalMs + intervalMs - clock.nowMs());
+      // Again, because more may have become durable, or been taken away, while it waited.
+      const report = outbox.collect(owner);
+      if (this.isStopped || report === null) continue;
+      try {
+        await atStep('before-report', source);
+        lastSignalMs = clock.nowMs();
+        await checkpoints.report(source, report);
+        await atStep('after-report', source);
+        failures = 0;
+      } catch (error) {
+        if (!isOutage(error)) throw error;
+        if (error.code === 'WORKFLOW_NOT_FOUND') this.options.onLedgerLost();
+        log.warn({ source, error: error.message, ranges: report.ranges.length }, 'checkpoint report not delivered, trying again');
+        // The Signal may have arrived all the same; if so, its repetition changes nothing.
+        await this.sleep(backoffMs(failures, retryMs.first, retryMs.max));
+        failures += 1;
+        continue;
+      }
+      const view = await this.readBack(Object.keys(report.epochs));
+      if (view === null) continue;
+      this.options.onSettled(outbox.settle(owner, view));
+      this.resolveDrained();
+    }
+  }
+
+  /** Null when it was stopped, or the workflow is gone. */
+  private async readBack(topicPartitions: string[]): Promise<LedgerView | null> {
+    const { source, checkpoints, log } = this.options;
+    for (let failures = 0; !this.isStopped; failures += 1) {
+      try {
+        const view = await checkpoints.ledger(source, { topicPartitions });
+        if (view.ready) return view;
+      } catch (error) {
+        if (!isOutage(error)) throw error;
+        if (error.code === 'WORKFLOW_NOT_FOUND') {
+          this.options.onLedgerLost();
+          return null;
+        }
+        log.warn({ source, error: error.message }, 'ledger does not answer, trying again');
+      }
+      await this.sleep(backoffMs(failures, retryMs.first, retryMs.max));
+    }
+    return null;
+  }
+
+  private resolveDrained(): void {
+    if (this.options.outbox.isEmpty) for (const resolve of this.drainWaiters.splice(0)) resolve();
+  }
+
+  private async idle(): Promise<void> {
+    if (!this.notified && !this.isStopped) {
+      await new Promise<void>((resolve) => {
+        this.wakeUp = resolve;
+      });
+      this.wakeUp = null;
+    }
+    this.notified = false;
+  }
+
+  private async sleep(ms: number): Promise<void> {
+    if (ms > 0 && !this.isStopped) await this.options.clock.sleep(ms, this.stopped.signal);
+  }
+}

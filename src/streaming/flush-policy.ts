@@ -1,0 +1,34 @@
+export interface FlushLimits {
+  /** A buffer closes at so many rows, */
+  rowsMax: number;
+  /** or at so many bytes of keys, values and headers, */
+  bytesMax: number;
+  /** or when its first record has waited so long (wall clock). */
+  intervalMs: number;
+}
+
+export const flushDefaults: FlushLimits = { rowsMax: 150_000, bytesMax: 32 * 1024 * 1024, intervalMs: 1_000 };
+
+export interface BufferFacts {
+  rows: number;
+  payloadBytes: number;
+  /** Since its first record came. */
+  ageMs: number;
+  /** Files of the same topic partition that are not yet accepted by the ledger. */
+  unacceptedFiles: number;
+}
+
+/** Files of a topic partition on their way that are no reason to slow down. */
+const unacceptedFilesFree = 4;
+const stretchMax = 60;
+
+/**
+ * Size first, time second. While the ledger does not answer, files pile up; then the interval stretches with them, so
+ * that an hour without Temporal leaves a few hundred larger files and not thousands of small ones.
+ */
+export const flushReason = (facts: BufferFacts, limits: FlushLimits): 'size' | 'time' | null => {
+  if (facts.rows === 0) return null;
+  if (facts.rows >= limits.rowsMax || facts.payloadBytes >= limits.bytesMax) return 'size';
+  const stretch = Math.min(stretchMax, Math.max(1, facts.unacceptedFiles - unacceptedFilesFree + 1));
+  return facts.ageMs >= limits.intervalMs * stretch ? 'time' : null;
+};

@@ -1,0 +1,221 @@
+import { randomUUID } from 'node:crypto';
+import { hostname } from 'node:os';
+import { BronzeWriter } from './bronze-writer.ts';
+import { ByteBudget } from './byte-budget.ts';
+import type { CheckpointClient } from './checkpoint-client.ts';
+import { systemClock } from './clock.ts';
+import type { Clock } from './clock.ts';
+import { flushDefaults } from './flush-policy.ts';
+import type { FlushLimits } from './flush-policy.ts';
+import { SourceReader, closeAtBudget } from './source-reader.ts';
+import type { LaneState, StreamingEvent, StreamingLog } from './source-reader.ts';
+import type { AtStep } from './steps.ts';
+import { GroupConsumer } from '../kafka/consumer.ts';
+import type { GroupConsumerOptions } from '../kafka/consumer.ts';
+import type { ObjectStore } from '../lake/object-store.ts';
+import { bytesSource, openParquet } from '../lake/parquet-reader.ts';
+import type { Field } from '../lake/schema.ts';
+import type { Catalog } from '../lake/table.ts';
+
+export type { StreamingEvent, StreamingLog } from './source-reader.ts';
+
+export interface StreamingSource {
+  /** Names the stream workflow. */
+  source: string;
+  topics: readonly string[];
+  /** Kafka consumer group; default `tidemark-<source>`. */
+  groupId?: string;
+  bronze: { name: string; fields: readonly Field[] };
+}
+
+export interface StreamingWorkerOptions {
+  sources: readonly StreamingSource[];
+  kafka: { brokers: readonly string[]; clientId?: string } & Pick<GroupConsumerOptions, 'fetch' | 'sessionTimeoutMs' | 'heartbeatIntervalMs'>;
+  catalog: Pick<Catalog, 'dataLocation'>;
+  store: ObjectStore;
+  checkpoints: CheckpointClient;
+  log: StreamingLog;
+  /** All buffers of the process together; default 96 MiB. */
+  budgetBytes?: number;
+  flush?: Partial<FlushLimits>;
+  gapPolicy?: 'continue' | 'halt';
+  /** Most bytes of one topic partition in one fetch answer; default 1 MiB. */
+  partitionBytesMax?: number;
+  reportIntervalMs?: number;
+  offsetCommitIntervalMs?: number;
+  /** Unique for this process; made up by default. */
+  owner?: string;
+  clock?: Clock;
+  onEvent?: (event: StreamingEvent) => void;
+  atStep?: AtStep;
+}
+
+export interface StreamingTotals {
+  records: number;
+  recordBytes: number;
+  files: number;
+  rows: number;
+  fileBytes: number;
+  recoveredFiles: number;
+  gaps: number;
+  claimsLost: number;
+  budgetPauses: number;
+  encodeMs: number;
+  putMs: number;
+}
+
+export interface StreamingState {
+  owner: string;
+  sources: Record<string, Record<string, LaneState>>;
+  totals: StreamingTotals;
+  budget: { limit: number; usedBytes: number; peakBytes: number; full: boolean };
+}
+
+export interface StreamingWorker {
+  /** Resolves after a stop; rejects when a bug, or a crash at a step, ended it. */
+  readonly done: Promise<void>;
+  state(): StreamingState;
+  /** Closes and reports what is buffered, then leaves the group; what does not fit into the deadline is left to the next owner. */
+  stop(options?: { deadlineMs?: number }): Promise<void>;
+  /** Ends at once, as a crash would: nothing is closed or reported. Waits until its connections are gone. */
+  kill(): Promise<void>;
+}
+
+const stopDeadlineMsDefault = 15_000;
+/** Buffers are looked at so often in each flush interval. */
+const looksPerInterval = 5;
+
+/** Consumes the sources until it is stopped. Kafka, S3 and Temporal may be away at any time, now included: it waits for them. */
+export const startStreamingWorker = (options: StreamingWorkerOptions): StreamingWorker => {
+  const clock = options.clock ?? systemClock;
+  const owner = options.owner ?? `${hostname()}/${process.pid}/${randomUUID().slice(0, 8)}`;
+  const flush: FlushLimits = { ...flushDefaults, ...options.flush };
+  const totals: StreamingTotals = {
+    records: 0, recordBytes: 0, files: 0, rows: 0, fileBytes: 0, recoveredFiles: 0, gaps: 0, claimsLost: 0, budgetPauses: 0, encodeMs: 0, putMs: 0,
+  };
+  const onEvent = (event: StreamingEvent): void => {
+    count(totals, event);
+    options.onEvent?.(event);
+  };
+  const atStep: AtStep = options.atStep ?? (() => undefined);
+  const { promise: done, resolve, reject } = Promise.withResolvers<void>();
+  // A caller that only ever stops the worker does not look at it.
+  done.catch(() => undefined);
+
+  const parts: { reader: SourceReader; consumer: GroupConsumer; source: string }[] = [];
+  let ended: Promise<void> | null = null;
+  const endAll = (): Promise<void> => {
+    clearInterval(timer);
+    return Promise.all(parts.map(async ({ reader, consumer }) => {
+      await reader.stop();
+      await consumer.stop();
+    })).then(() => undefined);
+  };
+  const fail = (cause: unknown): void => {
+    if (ended) return;
+    options.log.error({ owner, error: cause instanceof Error ? cause.stack : String(cause) }, 'streaming worker failed');
+    ended = (async () => {
+      await endAll().catch(() => undefined);
+      reject(cause);
+    })();
+  };
+
+  const budget = new ByteBudget(options.budgetBytes ?? 96 * 1024 * 1024, (full) => {
+    onEvent({ type: 'budget', full, usedBytes: budget.usedBytes });
+    // Not now: this comes from the middle of a buffer that is being filled, or given back.
+    setImmediate(() => {
+      if (full) closeBuffers();
+      else for (const { consumer } of parts) consumer.wake();
+    });
+  });
+  const closeBuffers = (): void => {
+    if (!ended && budget.full) closeAtBudget(parts.map(({ reader }) => reader), budget);
+  };
+  const writer = new BronzeWriter({
+    store: options.store, budget, clock, atStep,
+    onRetry: (key, error) => options.log.warn({ key, error: error.message }, 'Bronze file not stored, trying again'),
+  });
+
+  for (const { source, topics, groupId = `tidemark-${source}`, bronze } of options.sources) {
+    const reader = new SourceReader({
+      source, owner, bronzeFields: bronze.fields,
+      dataLocation: (suffix) => options.catalog.dataLocation(bronze.name, suffix),
+      store: options.store, checkpoints: options.checkpoints, writer, budget, flush, clock, log: options.log, onEvent, atStep,
+      readFooter: async (bytes) => {
+        const { rowCount, keyValueMetadata } = await openParquet(bytesSource(bytes));
+        return { rowCount, keyValueMetadata };
+      },
+      gapPolicy: options.gapPolicy ?? 'continue',
+      partitionBytesMax: options.partitionBytesMax ?? 1024 * 1024,
+      reportIntervalMs: options.reportIntervalMs ?? 1_000,
+      offsetCommitIntervalMs: options.offsetCommitIntervalMs ?? 5_000,
+      onFatal: fail,
+      closeBuffersAtBudget: closeBuffers,
+    });
+    const consumer = new GroupConsumer({
+      ...options.kafka, clientId: options.kafka.clientId ?? `tidemark-streaming-${source}`, groupId, topics, reader, log: options.log,
+    });
+    parts.push({ reader, consumer, source });
+  }
+  const timer = setInterval(() => {
+    for (const { reader } of parts) reader.closeDue();
+  }, Math.max(10, flush.intervalMs / looksPerInterval));
+  for (const { reader, consumer } of parts) {
+    reader.start(consumer);
+    consumer.start();
+  }
+
+  return {
+    done,
+    state: () => ({
+      owner,
+      sources: Object.fromEntries(parts.map(({ source, reader }) => [source, reader.state()])),
+      totals: { ...totals },
+      budget: { limit: budget.limit, usedBytes: budget.usedBytes, peakBytes: budget.peakBytes, full: budget.full },
+    }),
+    stop: async ({ deadlineMs = stopDeadlineMsDefault } = {}) => {
+      ended ??= (async () => {
+        const deadline = AbortSignal.timeout(deadlineMs);
+        await Promise.all(parts.map(({ reader }) => reader.drain(deadline)));
+        await endAll();
+      })().then(resolve, reject);
+      await ended;
+    },
+    kill: async () => {
+      ended ??= endAll().then(resolve, reject);
+      await ended;
+    },
+  };
+};
+
+const count = (totals: StreamingTotals, event: StreamingEvent): void => {
+  switch (event.type) {
+    case 'recordsTaken':
+      totals.records += event.records;
+      totals.recordBytes += event.bytes;
+      break;
+    case 'fileWritten':
+      totals.files += 1;
+      totals.rows += event.rows;
+      totals.fileBytes += event.bytes;
+      totals.encodeMs += event.encodeMs;
+      totals.putMs += event.putMs;
+      break;
+    case 'recovered':
+      totals.recoveredFiles += event.files;
+      break;
+    case 'gap':
+      totals.gaps += 1;
+      break;
+    case 'claimLost':
+      totals.claimsLost += 1;
+      break;
+    case 'budget':
+      totals.budgetPauses += event.full ? 1 : 0;
+      break;
+    case 'claimed':
+    case 'accepted':
+    case 'halted':
+      break;
+  }
+};

@@ -1,0 +1,47 @@
+import { WithStartWorkflowOperation } from '@temporalio/client';
+import type { Client } from '@temporalio/client';
+import { WorkflowNotFoundError } from '@temporalio/common';
+import type { Workflow } from '@temporalio/common';
+import { claimUpdate, ledgerQuery, reportSignal, streamWorkflowId, streamWorkflowType } from '../contracts/stream.ts';
+import type { ClaimReply, ClaimRequest, LedgerView, StreamWorkflowInput } from '../contracts/stream.ts';
+import { TidemarkError } from '../domain/errors.ts';
+import type { CheckpointClient } from './checkpoint-client.ts';
+
+export interface TemporalCheckpointOptions {
+  client: Client;
+  taskQueue: string;
+  /** For Signals and Queries. */
+  deadlineMs?: number;
+  /** A claim waits while the ledger is rebuilt from the lake. */
+  claimDeadlineMs?: number;
+}
+
+const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
+
+export const createTemporalCheckpointClient = ({ client, taskQueue, deadlineMs = 10_000, claimDeadlineMs = 60_000 }: TemporalCheckpointOptions): CheckpointClient => {
+  const ask = async <T>(what: string, source: string, milliseconds: number, call: () => Promise<T>): Promise<T> => {
+    try {
+      return await client.withDeadline(Date.now() + milliseconds, call);
+    } catch (error) {
+      const code = error instanceof WorkflowNotFoundError ? 'WORKFLOW_NOT_FOUND' : 'TEMPORAL_UNAVAILABLE';
+      throw new TidemarkError(code, `${what} of ${streamWorkflowId(source)} failed: ${messageOf(error)}`, { cause: error });
+    }
+  };
+  return {
+    claim: (source, request) => ask('claim', source, claimDeadlineMs, () => {
+      const input: StreamWorkflowInput = { source };
+      // An operation is good for one call.
+      const startWorkflowOperation = new WithStartWorkflowOperation(streamWorkflowType, {
+        workflowId: streamWorkflowId(source),
+        taskQueue,
+        args: [input],
+        staticSummary: `Checkpoints and micro-batches of ${source}`,
+        workflowIdConflictPolicy: 'USE_EXISTING',
+        workflowIdReusePolicy: 'ALLOW_DUPLICATE',
+      });
+      return client.workflow.executeUpdateWithStart<Workflow, ClaimReply, [ClaimRequest]>(claimUpdate, { startWorkflowOperation, args: [request] });
+    }),
+    report: (source, report) => ask('report', source, deadlineMs, () => client.workflow.getHandle(streamWorkflowId(source)).signal(reportSignal, report)),
+    ledger: (source, query) => ask('ledger', source, deadlineMs, () => client.workflow.getHandle(streamWorkflowId(source)).query<LedgerView, [typeof query]>(ledgerQuery, query)),
+  };
+};
