@@ -42,6 +42,8 @@ export interface TableVersion {
   readonly properties: Readonly<Record<string, string>>;
   readonly currentSnapshot: SnapshotInfo | null;
   readonly snapshots: readonly SnapshotInfo[];
+  /** Snapshots pinned by name: they are kept until {@link Catalog.untag}. */
+  readonly tags: Readonly<Record<string, bigint>>;
   /** Offsets that the table covers, from its properties. */
   readonly coverage: Coverage;
   scan(options?: ScanOptions): Promise<LiveFile[]>;
@@ -67,6 +69,8 @@ export interface CommitRequest {
   coverageAbsent?: Coverage;
   coveragePresent?: Coverage;
   bucketsUnchangedSince?: { base: TableVersion; partitions: readonly PartitionTuple[] };
+  /** `replace`: the same rows in other files (a compaction). Absent: append, delete or overwrite, by what is added and removed. */
+  operation?: 'replace';
   /** Goes to the snapshot's summary. Never secrets. */
   summary?: Record<string, string>;
   setProperties?: Record<string, string>;
@@ -89,6 +93,10 @@ export interface Catalog {
   /** The current version; TABLE_NOT_FOUND. */
   load(name: string): Promise<TableVersion>;
   commit(name: string, request: CommitRequest): Promise<CommitResult>;
+  /** Pins a snapshot under a name, so that no commit expires it. The same name on the same snapshot is a success; on another: COMMIT_CONFLICT. */
+  tag(name: string, tag: string, snapshotId: bigint): Promise<TableVersion>;
+  /** Takes the pin away; a tag that is not there is a success. */
+  untag(name: string, tag: string): Promise<TableVersion>;
   listTables(): Promise<string[]>;
   /** Where a new data file of this table goes: `<location>/data/<suffix>` as a location. */
   dataLocation(name: string, suffix: string): string;

@@ -53,10 +53,6 @@ export class ScanFilter {
     }
   }
 
-  get needsMetrics(): boolean {
-    return this.columns.length > 0;
-  }
-
   mayMatchManifest({ partitions }: ManifestFile): boolean {
     if (!partitions) return true;
     return this.partition.every(({ index, column, equals, min, max }) => {
@@ -73,7 +69,9 @@ export class ScanFilter {
   mayMatchPartition({ partition }: ManifestEntry): boolean {
     return this.partition.every(({ column, equals, min, max }) => {
       const value = partition[column.name] ?? null;
-      if (value === null || equals === null) return value === (equals ?? undefined);
+      if (equals === null) return value === null;
+      // A null meets no value and no range.
+      if (value === null) return false;
       return meets(value, value, equals ?? min, equals ?? max);
     });
   }
@@ -84,20 +82,17 @@ export class ScanFilter {
       const upper = file.upperBounds[id];
       // A null meets no range; without any other value the file cannot match.
       if (lower === undefined && upper === undefined && file.valueCounts[id] !== undefined && file.valueCounts[id] === file.nullValueCounts[id]) return false;
-      return (lower === undefined || max === undefined || compare(decodeBase64(type, lower), max) <= 0)
-        && (upper === undefined || min === undefined || compare(decodeBase64(type, upper), min) >= 0);
+      return (lower === undefined || max === undefined || compareSingleValues(decodeBase64(type, lower), max) <= 0)
+        && (upper === undefined || min === undefined || compareSingleValues(decodeBase64(type, upper), min) >= 0);
     });
   }
 }
 
 const decodeBase64 = (type: PrimitiveType, base64: string): SingleValue => decodeSingleValue(type, Buffer.from(base64, 'base64'));
 
-/** Whether [lower, upper] meets [min, max]; an absent end is open. */
+/** Whether [lower, upper] meets [min, max]; an absent end is open. Partition tuples hold longs as numbers, which JavaScript compares with bigints by value. */
 const meets = (lower: SingleValue, upper: SingleValue, min: SingleValue | undefined, max: SingleValue | undefined): boolean =>
-  (min === undefined || compare(upper, min) >= 0) && (max === undefined || compare(lower, max) <= 0);
-
-/** Partition tuples hold longs as numbers; JavaScript compares them with bigints by value. */
-const compare = (a: SingleValue, b: SingleValue): number => compareSingleValues(a, b);
+  (min === undefined || compareSingleValues(upper, min) >= 0) && (max === undefined || compareSingleValues(lower, max) <= 0);
 
 function toSingleValue(type: PrimitiveType, value: bigint | number | string): SingleValue {
   switch (type) {
