@@ -24,3 +24,14 @@ export interface ServerRecipe<Name extends ServerName> {
 
 /** Servers get this and what they ask for: no keys and no settings of the shell that started the stack. */
 export const bareEnvironment = (env: NodeJS.ProcessEnv, home: string): NodeJS.ProcessEnv => ({ PATH: env['PATH'] ?? '', HOME: home, LANG: 'C.UTF-8', TZ: 'UTC' });
+
+/** The status of an HTTP answer, or undefined if there is none within two seconds. */
+export async function httpStatus(url: string): Promise<number | undefined> {
+  try {
+    const answer = await fetch(url, { signal: AbortSignal.timeout(2_000) });
+    await answer.body?.cancel();
+    return answer.status;
+  } catch {
+    return undefined;
+  }
+}

@@ -3,7 +3,7 @@ import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { endpointVariables } from './endpoints.ts';
 import { findOnPath, installOnce } from './install.ts';
-import { bareEnvironment } from './recipe.ts';
+import { bareEnvironment, httpStatus } from './recipe.ts';
 import type { ServerRecipe } from './recipe.ts';
 import { goInstall, requireTool, serverFolder } from './toolchain.ts';
 
@@ -56,11 +56,7 @@ export const s3Server: ServerRecipe<'s3'> = {
         // Through the environment: arguments are there for every user of the machine to read.
         env: { ...bareEnvironment(env, dataDir), ROOT_ACCESS_KEY: accessKeyId, ROOT_SECRET_KEY: secretAccessKey },
         logFile: join(dataDir, 'logs', 's3.log'),
-        isReady: async () => {
-          const answer = await fetch(endpoint).catch(() => undefined);
-          await answer?.body?.cancel();
-          return answer?.status === 403; // an unsigned request is refused: the gateway is at work
-        },
+        isReady: async () => (await httpStatus(endpoint)) === 403, // an unsigned request is refused: the gateway is at work
       },
     };
   },

@@ -2,7 +2,7 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { endpointVariables } from './endpoints.ts';
 import { installOnce } from './install.ts';
-import { bareEnvironment } from './recipe.ts';
+import { bareEnvironment, httpStatus } from './recipe.ts';
 import type { ServerRecipe } from './recipe.ts';
 import { mavenDependency, mavenProject, requireJava, requireTool, serverFolder } from './toolchain.ts';
 
@@ -56,11 +56,7 @@ export const schemaRegistryServer: ServerRecipe<'schemaRegistry'> = {
           LOG_LEVEL: 'WARN',
         },
         logFile: join(dataDir, 'logs', 'schema-registry.log'),
-        isReady: async () => {
-          const answer = await fetch(`${url}/subjects`).catch(() => undefined);
-          await answer?.body?.cancel();
-          return answer?.ok === true;
-        },
+        isReady: async () => (await httpStatus(`${url}/subjects`)) === 200,
       },
     };
   },

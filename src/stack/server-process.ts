@@ -64,14 +64,23 @@ export class ServerProcess {
       await log.close();
     }
     let ending: string | undefined;
-    child.once('error', (error) => (ending = `could not be run: ${error.message}`));
-    child.once('exit', (code, killedBy) => (ending = killedBy ? `was ended by ${killedBy}` : `ended with exit code ${code}`));
+    const ended = new Promise<false>((resolve) => {
+      child.once('error', (error) => {
+        ending = `could not be run: ${error.message}`;
+        resolve(false);
+      });
+      child.once('exit', (code, killedBy) => {
+        ending = killedBy ? `was ended by ${killedBy}` : `ended with exit code ${code}`;
+        resolve(false);
+      });
+    });
     child.stdin?.on('error', () => {}); // the pipe is never written; its reset at the server's death is no news
     this.#child = child;
 
     const deadline = Date.now() + readyTimeoutMs;
     for (;;) {
-      if (ending === undefined && (await this.launch.isReady(() => this.#readLog()))) break;
+      // A port that was taken by somebody else may accept and stay silent: the server's end is not waited behind that.
+      if (ending === undefined && (await Promise.race([this.launch.isReady(() => this.#readLog()), ended])) && ending === undefined) break;
       if (ending === undefined && signal?.aborted) {
         await this.stop('SIGKILL');
         signal.throwIfAborted();

@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { endpointVariables } from './endpoints.ts';
 import { findOnPath, installOnce, runTool } from './install.ts';
-import { bareEnvironment } from './recipe.ts';
+import { bareEnvironment, httpStatus } from './recipe.ts';
 import type { ServerRecipe } from './recipe.ts';
 import { goInstall, requireTool, serverFolder } from './toolchain.ts';
 
@@ -66,9 +66,7 @@ export const temporalServer: ServerRecipe<'temporal'> = {
         logFile: join(dataDir, 'logs', 'temporal.log'),
         isReady: async () => {
           // Asked through the Web UI's server, so that both are known to answer.
-          const answer = await fetch(`${uiUrl}/api/v1/namespaces/default`).catch(() => undefined);
-          await answer?.body?.cancel();
-          if (!answer?.ok) return false;
+          if ((await httpStatus(`${uiUrl}/api/v1/namespaces/default`)) !== 200) return false;
           await runTool(installation, ['operator', 'namespace', 'update', '--address', address, '--namespace', 'default', '--retention', retention], { env: bare });
           return true;
         },

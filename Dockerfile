@@ -1,0 +1,18 @@
+# The pipeline's own processes: one image, the command chooses the process. No build step: Node runs the TypeScript as it is.
+FROM node:24.21.0-bookworm-slim AS dependencies
+WORKDIR /app
+COPY package.json package-lock.json ./
+RUN npm ci --omit=dev --no-audit --no-fund
+
+FROM node:24.21.0-bookworm-slim
+ENV NODE_ENV=production
+WORKDIR /app
+COPY --from=dependencies /app/node_modules ./node_modules
+COPY package.json ./
+COPY src ./src
+COPY activities ./activities
+COPY workflows ./workflows
+COPY scripts ./scripts
+USER node
+ENTRYPOINT ["node"]
+CMD ["scripts/run-temporal-worker.ts"]
