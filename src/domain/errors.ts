@@ -22,6 +22,7 @@ export const errorCodes = {
   SCHEMA_INCOMPATIBLE: { retryable: false },
   KAFKA_UNAVAILABLE: { retryable: true },
   KAFKA_REFUSED: { retryable: false },
+  EXCHANGE_UNAVAILABLE: { retryable: true },
   LOG_TRUNCATED: { retryable: false },
   RECORDS_EXPIRED: { retryable: false },
   RECORD_BATCH_UNREADABLE: { retryable: false },
