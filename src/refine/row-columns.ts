@@ -135,28 +135,37 @@ class DoubleColumn implements RowColumn {
   }
 }
 
+type Reference = string | boolean | Uint8Array | readonly string[];
+type Accepts = (value: CellValue | undefined) => value is Reference;
+
 /** Strings, binaries, booleans and lists: references, as the mapping gave them. */
 class ReferenceColumn implements RowColumn {
   readonly field: Field;
-  private readonly values: (CellValue | undefined)[];
-  private readonly accepts: (value: CellValue | undefined) => boolean;
+  private readonly values: (Reference | null)[];
+  private readonly accepts: Accepts;
   private changes = false;
 
-  constructor(field: Field, capacity: number, accepts: (value: CellValue | undefined) => boolean) {
+  constructor(field: Field, capacity: number, accepts: Accepts) {
     this.field = field;
-    this.values = Array.from<CellValue | undefined>({ length: capacity });
+    // Sized once: growing would copy it again and again.
+    this.values = [];
+    this.values.length = capacity;
     this.accepts = accepts;
   }
 
   append(row: number, value: CellValue | undefined): boolean {
-    if (value === null ? this.field.required : !this.accepts(value)) return false;
+    if (value === null) {
+      if (this.field.required) return false;
+    } else if (!this.accepts(value)) {
+      return false;
+    }
     this.values[row] = value;
     if (!this.changes && row > 0 && value !== this.values[0]) this.changes = true;
     return true;
   }
 
   finish(rowCount: number): ColumnValues | ConstantColumn {
-    if (rowCount > 0 && !this.changes) return { constant: this.values[0] as string | boolean | Uint8Array | readonly string[] | null };
+    if (rowCount > 0 && !this.changes) return { constant: this.values[0]! };
     this.values.length = rowCount;
     return this.values as ColumnValues;
   }
@@ -167,13 +176,16 @@ const precisionOf = (type: string): number | null => {
   return match ? Number(match[1]) : null;
 };
 
-const isText = (value: CellValue | undefined): boolean => typeof value === 'string';
+const isText = (value: CellValue | undefined): value is string => typeof value === 'string';
+const isBoolean = (value: CellValue | undefined): value is boolean => typeof value === 'boolean';
+const isBinary = (value: CellValue | undefined): value is Uint8Array => value instanceof Uint8Array;
+const isTextList = (value: CellValue | undefined): value is readonly string[] => Array.isArray(value) && value.every(isText);
 
 export const rowColumn = (field: Field, capacity: number): RowColumn => {
   const type: FieldType = field.type;
   if (typeof type !== 'string') {
     if (type.element !== 'string') throw new InvariantError(`column ${field.name}: expected a list of strings, found one of ${type.element}`);
-    return new ReferenceColumn(field, capacity, (value) => Array.isArray(value) && value.every(isText));
+    return new ReferenceColumn(field, capacity, isTextList);
   }
   switch (type) {
     case 'long': case 'timestamp': case 'timestamptz': return new Int64Column(field, capacity, null);
@@ -183,8 +195,8 @@ export const rowColumn = (field: Field, capacity: number): RowColumn => {
       return new DoubleColumn(field, capacity);
     }
     case 'string': return new ReferenceColumn(field, capacity, isText);
-    case 'boolean': return new ReferenceColumn(field, capacity, (value) => typeof value === 'boolean');
-    case 'binary': return new ReferenceColumn(field, capacity, (value) => value instanceof Uint8Array);
+    case 'boolean': return new ReferenceColumn(field, capacity, isBoolean);
+    case 'binary': return new ReferenceColumn(field, capacity, isBinary);
     default: return new Int64Column(field, capacity, precisionOf(type));
   }
 };
