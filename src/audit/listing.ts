@@ -1,0 +1,60 @@
+import type { LiveFile } from '../lake/table.ts';
+import type { AuditRun } from './audit-run.ts';
+import { markFile } from './audit-run.ts';
+import type { LineageColumns } from './lineage.ts';
+
+const examplesMax = 5;
+/** Candidates beyond are counted without looking into the retained snapshots. */
+const candidatesMax = 100_000;
+
+/**
+ * Lists a table's data folder once and compares it with the files that the table names: what is missing or has another
+ * size is a finding; what no retained snapshot names, and is older than the grace period, is told.
+ */
+export const auditListing = async (run: AuditRun, table: string, lineage: LineageColumns | undefined, graceMs: number, nowMs: number): Promise<void> => {
+  const { view, store, catalog } = run;
+  const version = view.version(table);
+  const audited = {
+    table, version: version?.version ?? null, snapshotId: version?.currentSnapshot ? String(version.currentSnapshot.snapshotId) : null,
+    files: 0, rows: 0, bytes: 0, checksummedFiles: 0, unreferenced: { files: 0, bytes: 0, examples: [] as string[] },
+  };
+  run.tables.set(table, audited);
+  const expected = new Map<string, LiveFile>();
+  for (const file of await view.scan(table)) {
+    audited.files += 1;
+    audited.rows += file.recordCount;
+    audited.bytes += file.fileSizeBytes;
+    if (expected.has(file.filePath)) markFile(run, 'files-intact', table, file, 'named twice by the manifests of one snapshot', lineage);
+    expected.set(file.filePath, file);
+  }
+  const present = new Set<string>();
+  const strangers = new Map<string, number>();
+  for await (const { key, size, lastModifiedMs } of store.list(store.keyOf(catalog.dataLocation(table, '')))) {
+    run.signal?.throwIfAborted();
+    const location = store.location(key);
+    const file = expected.get(location);
+    if (!file) {
+      if (nowMs - lastModifiedMs < graceMs) continue;
+      if (strangers.size < candidatesMax) strangers.set(location, size);
+      continue;
+    }
+    present.add(location);
+    if (size !== file.fileSizeBytes) markFile(run, 'files-intact', table, file, `expected ${file.fileSizeBytes} bytes, found ${size}`, lineage);
+  }
+  for (const [location, file] of expected) {
+    if (present.has(location)) continue;
+    run.missing.add(location);
+    markFile(run, 'files-intact', table, file, 'the file is not on S3', lineage);
+  }
+  // Older snapshots and pins name files that the current one does not.
+  for (const snapshot of version?.snapshots ?? []) {
+    if (strangers.size === 0) break;
+    if (snapshot.snapshotId === version?.currentSnapshot?.snapshotId) continue;
+    for (const { filePath } of await view.scan(table, { snapshotId: snapshot.snapshotId })) strangers.delete(filePath);
+  }
+  for (const [location, size] of strangers) {
+    audited.unreferenced.files += 1;
+    audited.unreferenced.bytes += size;
+    if (audited.unreferenced.examples.length < examplesMax) audited.unreferenced.examples.push(location);
+  }
+};
