@@ -51,7 +51,6 @@ const nanos = /^\d{4,19}$/;
  *
  * @throws TidemarkError FILE_UNREADABLE, or BAD_INPUT without a header.
  */
-// eslint-disable-next-line func-style -- a generator
 export async function* readCaptureFile(path: string, signal?: AbortSignal): AsyncGenerator<FrameBatch, void, undefined> {
   const zipped = await isGzip(path);
   const file = createReadStream(path, { highWaterMark: readChunkBytes });
