@@ -46,22 +46,26 @@ export const tradeFields: readonly Field[] = [
   { id: 15, name: 'vendor_data', type: 'string', required: true, doc: 'JSON of what the other columns do not hold, keys sorted' },
 ];
 
-const microsOf = (columns: Readonly<Record<string, ColumnValues>>, i: number): bigint => columns['timestamp']![i] as bigint;
-const dayMicros = 86_400_000_000n;
-const hourMicros = 3_600_000_000n;
-// Event times before 1970 floor too: -1 µs is the last hour of 1969-12-31.
-const floorDiv = (value: bigint, by: bigint): bigint => (value < 0n ? -((-value + by - 1n) / by) : value / by);
+const dayMicros = 86_400_000_000;
+const hourMicros = 3_600_000_000;
+/** Event times as numbers: validated ones are safe integers. */
+const derived = (columns: Readonly<Record<string, ColumnValues>>, rowCount: number, of: (micros: number) => number): Int32Array => {
+  const timestamps = columns['timestamp'] as BigInt64Array;
+  const values = new Int32Array(rowCount);
+  for (let i = 0; i < rowCount; i += 1) values[i] = of(Number(timestamps[i]));
+  return values;
+};
 
 export const tradeGoldColumns: readonly GoldColumn[] = [
   {
     field: { id: 202, name: 'exchange_date', type: 'date', required: true, doc: 'UTC day of timestamp' },
     from: ['timestamp'],
-    derive: (columns, rowCount) => Int32Array.from({ length: rowCount }, (_, i) => Number(floorDiv(microsOf(columns, i), dayMicros))),
+    derive: (columns, rowCount) => derived(columns, rowCount, (micros) => Math.floor(micros / dayMicros)),
   },
   {
     field: { id: 203, name: 'exchange_hour', type: 'int', required: true, doc: 'UTC hour of timestamp, 0 to 23' },
     from: ['timestamp'],
-    derive: (columns, rowCount) => Int32Array.from({ length: rowCount }, (_, i) => Number(floorDiv(microsOf(columns, i), hourMicros) - floorDiv(microsOf(columns, i), dayMicros) * 24n)),
+    derive: (columns, rowCount) => derived(columns, rowCount, (micros) => Math.floor(micros / hourMicros) - Math.floor(micros / dayMicros) * 24),
   },
 ];
 
