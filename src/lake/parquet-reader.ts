@@ -274,9 +274,19 @@ export const rowGroupBounds = (file: ParquetFile, field: Field): (RowGroupBounds
   });
 };
 
-/** Column chunks of one row group as they are stored, for a file that takes them over without decoding; in the order of `fields`. */
+/** Whether a field's column chunk can be taken over as it is: the same physical type and the same levels. */
+export const isCopyable = (file: ParquetFile, field: Field): boolean => {
+  const leaf = file.leaves.find(({ name }) => name === field.name);
+  const own = leafOf(field);
+  return leaf !== undefined && leaf.element.type === own.physical && leaf.isList === own.isList && leaf.maxDefinitionLevel === own.maxDefinitionLevel
+    && (!own.isList || leaf.listDefinitionLevel === own.fieldOptional + 1);
+};
+
+/** Column chunks of one row group as they are stored, for a file that takes them over without decoding; in the order of `fields`. Each must be {@link isCopyable}. */
 export const copyColumnChunks = async (file: ParquetFile, rowGroup: number, fields: readonly Field[]): Promise<CopiedChunk[]> => {
   const leaves = fields.map((field) => ({ leaf: file.leaf(field.name), own: leafOf(field) }));
+  const foreign = fields.find((field) => !isCopyable(file, field));
+  if (foreign) throw new TidemarkError('BAD_INPUT', `column ${foreign.name}: the file stores it in another form than ${JSON.stringify(foreign.type)}, so it cannot be copied`);
   const chunks = leaves.map(({ leaf }) => file.chunk(rowGroup, leaf));
   const bytes = await file.fetch(chunks.map((chunk) => rangeOf(chunk.meta_data)));
   return leaves.map(({ leaf, own }, index) => {

@@ -153,7 +153,8 @@ export const truncateUpperBound = (type: 'string' | 'binary', bytes: Uint8Array)
     if (bytes.length <= boundsLengthMax) return bytes;
     for (let last = boundsLengthMax - 1; last >= 0; last -= 1) {
       if (bytes[last] === 0xff) continue;
-      const bound = bytes.slice(0, last + 1);
+      // A copy: the slice of a Buffer would be a view.
+      const bound = Uint8Array.from(bytes.subarray(0, last + 1));
       bound[last]! += 1;
       return bound;
     }
