@@ -7,6 +7,9 @@ import type { Catalog } from '../lake/table.ts';
 import { createRegistryClient } from '../schema-registry/registry-client.ts';
 import { createSchemaStore } from '../schema-registry/schema-store.ts';
 import { DecoderCache } from './decoders.ts';
+import { GoldKeyCache } from './gold-key-cache.ts';
+import type { MergeGoldInput, MergeGoldResult } from './merge-gold.ts';
+import { mergeGold } from './merge-gold.ts';
 import type { RefineInput, RefineResult } from './refine.ts';
 import { refineBronze } from './refine.ts';
 
@@ -28,6 +31,7 @@ export interface TaskOptions {
 /** Tasks that a thread can run: input and result are plain JSON. */
 export interface RefineTasks {
   refine: { input: RefineInput; result: RefineResult };
+  mergeGold: { input: MergeGoldInput & { source: string }; result: MergeGoldResult };
 }
 export type TaskName = keyof RefineTasks;
 
@@ -43,7 +47,11 @@ export interface TaskContext {
 export const createTaskRunners = ({ store, catalog, pipeline }: TaskContext, registryUrl: string): TaskRunners => {
   const schemas = createSchemaStore({ store, registry: createRegistryClient({ url: registryUrl }) });
   const decoders = new Map<string, DecoderCache>();
+  const goldKeys = new GoldKeyCache(store);
   return {
+    mergeGold: (input, { signal, onProgress }) => mergeGold({
+      store, catalog, dataset: datasetOf(pipeline, input.source), cache: goldKeys, signal, onProgress,
+    }, input),
     refine: (input, { signal, onProgress }) => {
       const dataset = datasetOf(pipeline, input.source);
       const cache = decoders.get(dataset.source) ?? new DecoderCache(dataset, schemas);

@@ -1,0 +1,170 @@
+import { randomUUID } from 'node:crypto';
+import type { MergeResult, MicroBatchActivities, MicroBatchInput, PublishInput, PublishResult, RefinedBatch } from '../src/contracts/micro-batch.ts';
+import { microBatchWorkflowId } from '../src/contracts/micro-batch.ts';
+import { batchMaxProperty, goldSummary } from '../src/contracts/properties.ts';
+import type { Dataset } from '../src/datasets/dataset.ts';
+import { datasetOf } from '../src/datasets/pipeline.ts';
+import type { Pipeline } from '../src/datasets/pipeline.ts';
+import { addDelay } from '../src/domain/freshness.ts';
+import type { FreshnessJson } from '../src/domain/freshness.ts';
+import { Coverage, parseTopicPartitionKey } from '../src/domain/offsets.ts';
+import type { CoverageJson } from '../src/domain/offsets.ts';
+import type { DataFile } from '../src/lake/data-file.ts';
+import type { ObjectStore } from '../src/lake/object-store.ts';
+import type { Catalog, LiveFile, TableVersion } from '../src/lake/table.ts';
+import type { RefinePool } from '../src/refine/refine-pool.ts';
+import type { RefineResult } from '../src/refine/refine.ts';
+import type { ProducedHistogram } from '../src/refine/transform.ts';
+import { asActivity } from './edge.ts';
+import { publishResult } from './stream.ts';
+
+export interface MicroBatchDeps {
+  catalog: Catalog;
+  store: ObjectStore;
+  pipeline: Pipeline;
+  refinePool: Pick<RefinePool, 'run'>;
+  mergePool: Pick<RefinePool, 'run'>;
+  now?: () => number;
+}
+
+/** What refining leaves for the steps after it, as JSON in the store. */
+interface StagedBatch {
+  /** Offsets that the prepared files of each table hold: those that it did not cover when the batch was refined. */
+  plan: { silver: CoverageJson; dlq: CoverageJson };
+  silverFiles: DataFile[];
+  dlqFiles: DataFile[];
+  produced: ProducedHistogram;
+}
+
+const emptyRefine: Pick<RefineResult, 'silverFiles' | 'dlqFiles' | 'bronzeRows' | 'silverRows' | 'dlqRows' | 'dlqByType' | 'produced'> = {
+  silverFiles: [], dlqFiles: [], bronzeRows: 0, silverRows: 0, dlqRows: 0, dlqByType: {}, produced: { bucketMs: 10, buckets: [] },
+};
+
+/** Columns that say where a row came from, in Bronze and in the tables behind it. */
+const bronzeLineage = { topic: 'topic', partition: 'partition', offset: 'offset' };
+const lineage = { topic: 'kafka_topic', partition: 'kafka_partition', offset: 'kafka_offset' };
+
+/** Live files that may hold rows of the offsets, by their bounds; each file once. */
+const filesOfOffsets = async (version: TableVersion, offsets: Coverage, columns: typeof lineage): Promise<LiveFile[]> => {
+  const files = new Map<string, LiveFile>();
+  for (const [key, set] of offsets.entries()) {
+    const { topic, partition } = parseTopicPartitionKey(key);
+    for (const { start, end } of set.intervals) {
+      const found = await version.scan({
+        bounds: [
+          { column: columns.topic, min: topic, max: topic },
+          { column: columns.partition, min: partition, max: partition },
+          { column: columns.offset, min: start, max: end - 1n },
+        ],
+      });
+      for (const file of found) files.set(file.filePath, file);
+    }
+  }
+  return [...files.values()];
+};
+
+const delaysOf = ({ bucketMs, buckets }: ProducedHistogram, committedAtMs: number): FreshnessJson => {
+  const histogram: FreshnessJson = {};
+  for (const [startMs, count] of buckets) addDelay(histogram, committedAtMs - startMs - bucketMs / 2, count);
+  return histogram;
+};
+
+export const createMicroBatchActivities = ({ catalog, store, pipeline, refinePool, mergePool, now = Date.now }: MicroBatchDeps): MicroBatchActivities => {
+  const loadStaged = async (key: string): Promise<StagedBatch> =>
+    JSON.parse(Buffer.from((await store.get(key)).body).toString('utf8')) as StagedBatch;
+  const summaryOf = ({ source, batch }: MicroBatchInput) => ({ [goldSummary.source]: source, [goldSummary.batch]: String(batch) });
+
+  /** Appends the prepared files of one table, unless the offsets are covered already. */
+  const publish = async (
+    tableName: string, input: PublishInput, files: readonly DataFile[], offsets: Coverage, signal: AbortSignal,
+    setProperties: Record<string, string> = {},
+  ): Promise<PublishResult> => {
+    if (offsets.isEmpty) return { status: 'alreadyCommitted', snapshotId: null, attempts: 0 };
+    return publishResult(await catalog.commit(tableName, {
+      commitId: `${microBatchWorkflowId(input.source, input.batch)}/${input.stagedKey}`,
+      add: files,
+      cover: offsets,
+      coverageAbsent: offsets,
+      summary: summaryOf(input),
+      setProperties,
+      signal,
+    }));
+  };
+
+  const planOf = async (dataset: Dataset, intervals: CoverageJson): Promise<{ silver: Coverage; dlq: Coverage }> => {
+    const requested = Coverage.fromJson(intervals);
+    const [silver, dlq] = await Promise.all([catalog.load(dataset.silver.name), catalog.load(pipeline.dlqTable)]);
+    return { silver: requested.subtract(silver.coverage), dlq: requested.subtract(dlq.coverage) };
+  };
+
+  return {
+    refineBatch: (input) => asActivity(async ({ signal, report }): Promise<RefinedBatch> => {
+      const dataset = datasetOf(pipeline, input.source);
+      const plan = await planOf(dataset, input.intervals);
+      const wanted = plan.silver.union(plan.dlq);
+      const bronzeFiles = wanted.isEmpty ? [] : await filesOfOffsets(await catalog.load(dataset.bronze.name), wanted, bronzeLineage);
+      const refined = wanted.isEmpty ? emptyRefine : await refinePool.run('refine', {
+        source: input.source,
+        batchId: `${input.source}-${input.batch}`,
+        bronzeFiles: bronzeFiles.map(({ filePath, recordCount, fileSizeBytes }) => ({ filePath, recordCount, fileSizeBytes })),
+        silver: plan.silver.toJson(),
+        dlq: plan.dlq.toJson(),
+        nowMs: now(),
+      }, { signal, onProgress: report });
+      const { silverFiles, dlqFiles, produced, bronzeRows, silverRows, dlqRows, dlqByType } = refined;
+      const staged: StagedBatch = { plan: { silver: plan.silver.toJson(), dlq: plan.dlq.toJson() }, silverFiles, dlqFiles, produced };
+      const stagedKey = `staging/${input.source}/${input.batch}-${randomUUID()}.json`;
+      await store.put(stagedKey, JSON.stringify(staged), { condition: 'absent', contentType: 'application/json', signal });
+      return { stagedKey, bronzeRows, silverRows, dlqRows, dlqByType, silverFiles: silverFiles.length, dlqFiles: dlqFiles.length };
+    }),
+
+    publishSilver: (input) => asActivity(async ({ signal }) => {
+      const { silver } = datasetOf(pipeline, input.source);
+      const { plan, silverFiles } = await loadStaged(input.stagedKey);
+      const { properties } = await catalog.load(silver.name);
+      const batchMax = Math.max(input.batch, Number(properties[batchMaxProperty] ?? 0));
+      return publish(silver.name, input, silverFiles, Coverage.fromJson(plan.silver), signal, { [batchMaxProperty]: String(batchMax) });
+    }),
+
+    publishDlq: (input) => asActivity(async ({ signal }) => {
+      const { plan, dlqFiles } = await loadStaged(input.stagedKey);
+      return publish(pipeline.dlqTable, input, dlqFiles, Coverage.fromJson(plan.dlq), signal);
+    }),
+
+    mergeGold: (input) => asActivity(async ({ signal, report }): Promise<MergeResult> => {
+      const dataset = datasetOf(pipeline, input.source);
+      const requested = Coverage.fromJson(input.intervals);
+      const gold = await catalog.load(dataset.gold.name);
+      const offsets = requested.subtract(gold.coverage);
+      if (offsets.isEmpty) return { status: 'alreadyCommitted', snapshotId: null, attempts: 0, ...countsOfCommit(gold, input), freshness: {} };
+      const { plan, silverFiles, produced } = await loadStaged(input.stagedKey);
+      // The prepared files hold what Silver lacked. If Silver had a part already, its own live files hold the rest.
+      const candidates = Coverage.fromJson(plan.silver).contains(offsets)
+        ? silverFiles
+        : await filesOfOffsets(await catalog.load(dataset.silver.name), offsets, lineage);
+      const merged = await mergePool.run('mergeGold', {
+        source: input.source,
+        commitId: `${microBatchWorkflowId(input.source, input.batch)}/${input.stagedKey}`,
+        coverage: offsets.toJson(),
+        silverFiles: candidates,
+        summary: summaryOf(input),
+        nowMs: now(),
+      }, { signal, onProgress: report });
+      return {
+        status: merged.status,
+        snapshotId: merged.snapshotId,
+        attempts: merged.attempts,
+        goldRows: merged.goldRows,
+        duplicates: merged.duplicates,
+        freshness: delaysOf(produced, now()),
+      };
+    }),
+  };
+};
+
+/** Counts of a merge that was committed before, from its snapshot while that is kept. */
+const countsOfCommit = (gold: TableVersion, { source, batch }: MicroBatchInput): { goldRows: number; duplicates: number } => {
+  const summary = gold.snapshots.find((snapshot) =>
+    snapshot.summary[goldSummary.source] === source && snapshot.summary[goldSummary.batch] === String(batch))?.summary;
+  return { goldRows: Number(summary?.[goldSummary.rows] ?? 0), duplicates: Number(summary?.[goldSummary.duplicates] ?? 0) };
+};

@@ -1,0 +1,80 @@
+import { Client } from '@temporalio/client';
+import { DefaultLogger, NativeConnection, Runtime, Worker } from '@temporalio/worker';
+import type { LogEntry } from '@temporalio/worker';
+import { createMicroBatchActivities } from '../../activities/micro-batch.ts';
+import { createStreamActivities } from '../../activities/stream.ts';
+import type { Config } from '../../src/config/config.ts';
+import { RefinePool } from '../../src/refine/refine-pool.ts';
+import type { Logger } from '../../src/telemetry/logger.ts';
+import { openLake } from './lake.ts';
+import { loadPipeline } from './pipeline.ts';
+import { connectTemporal, prepareNamespace } from './temporal.ts';
+import { loadWorkflowBundle } from './workflow-bundle.ts';
+
+/** Activities at once: a few per running micro-batch and the stream's own; refining itself is bounded by the threads. */
+const activitiesMax = 24;
+const cachedWorkflowsMax = 100;
+
+const toPino = (log: Logger) => new DefaultLogger('WARN', ({ level, message, meta }: LogEntry) => {
+  const { error, ...rest } = (meta ?? {}) as Record<string, unknown>;
+  const fields = { ...rest, ...(error === undefined ? {} : { err: error }) };
+  if (level === 'ERROR') log.error(fields, message);
+  else if (level === 'WARN') log.warn(fields, message);
+  else log.debug(fields, message);
+});
+
+export interface RunningTemporalWorker {
+  /** Resolves when the worker has stopped; rejects if it failed. */
+  done: Promise<void>;
+  /** Lets running activities end within the grace time, then stops. */
+  stop(): Promise<void>;
+}
+
+let runtimeInstalled = false;
+
+/** Starts a Temporal Worker with all Workflows and activities of the pipeline. Resolves once it polls its task queue. */
+export const startTemporalWorker = async (config: Config, log: Logger): Promise<RunningTemporalWorker> => {
+  if (!runtimeInstalled) {
+    // The Runtime is one for each process; its Rust core must stay silent on stdout, which belongs to the scripts' results.
+    Runtime.install({ logger: toPino(log), shutdownSignals: [] });
+    runtimeInstalled = true;
+  }
+  const pipeline = await loadPipeline(config);
+  const [{ catalog, store }, clientConnection, connection, workflowBundle] = await Promise.all([
+    openLake(config, pipeline), connectTemporal(config), NativeConnection.connect({ address: config.temporal.address }), loadWorkflowBundle(),
+  ]);
+  await prepareNamespace(clientConnection, config, log);
+  const temporal = new Client({ connection: clientConnection, namespace: config.temporal.namespace });
+  const refinePool = new RefinePool(config, log);
+  // One thread for all merges: they follow each other into the same Gold buckets, and share the cache of its keys.
+  const mergePool = new RefinePool({ ...config, microBatch: { threads: 1 } }, log);
+  const worker = await Worker.create({
+    connection,
+    namespace: config.temporal.namespace,
+    taskQueue: config.temporal.taskQueue,
+    workflowBundle,
+    activities: {
+      ...createStreamActivities({
+        catalog, store, pipeline, temporal,
+        limits: { batchRecordsMax: config.microBatch.rowsMax, runningMax: config.microBatch.runningMax },
+      }),
+      ...createMicroBatchActivities({ catalog, store, pipeline, refinePool, mergePool }),
+    },
+    maxConcurrentActivityTaskExecutions: activitiesMax,
+    maxCachedWorkflows: cachedWorkflowsMax,
+    shutdownGraceTime: '5 seconds',
+    shutdownForceTime: '20 seconds',
+  });
+  const done = worker.run().finally(async () => {
+    await Promise.all([refinePool.close(), mergePool.close()]);
+    await connection.close();
+    await clientConnection.close();
+  });
+  return {
+    done,
+    stop: async () => {
+      if (worker.getState() === 'RUNNING') worker.shutdown();
+      await done;
+    },
+  };
+};
