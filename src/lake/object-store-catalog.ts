@@ -31,7 +31,7 @@ export interface ObjectStoreCatalogOptions {
   snapshotsKept?: number;
   /** Manifests of one order of magnitude that a commit merges into one. Default 10. */
   manifestsMergedAt?: number;
-  /** Live files from which on a manifest is no longer merged. Default 1,000. */
+  /** Live files from which on a manifest is no longer merged. Default 500. */
   manifestFilesMax?: number;
   /** Newest metadata files that are never deleted. Default 100. */
   keepVersions?: number;
@@ -100,7 +100,7 @@ class HintedCatalog implements ObjectStoreCatalog {
     this.limits = {
       snapshotsKept: options.snapshotsKept ?? 100,
       manifestsMergedAt: options.manifestsMergedAt ?? 10,
-      manifestFilesMax: options.manifestFilesMax ?? 1_000,
+      manifestFilesMax: options.manifestFilesMax ?? 500,
       metadataLogMax,
     };
     this.keepVersions = options.keepVersions ?? 100;

@@ -87,9 +87,11 @@ export function createS3ObjectStore(options: S3Options): S3ObjectStore {
     },
 
     async put(key, body, { condition, metadata, contentType, signal }: PutOptions = {}) {
+      // The SDK takes an empty string for a stream of unknown length.
+      const bytes = typeof body === 'string' ? Buffer.from(body) : body;
       const send = async (abortSignal: AbortSignal): Promise<{ etag: string }> => {
         const { ETag } = await client.send(new PutObjectCommand({
-          Bucket: bucket, Key: key, Body: body,
+          Bucket: bucket, Key: key, Body: bytes, ContentLength: bytes.length,
           ...(condition === 'absent' ? { IfNoneMatch: '*' } : condition ? { IfMatch: condition.etag } : {}),
           ...(metadata ? { Metadata: metadata } : {}),
           ...(contentType ? { ContentType: contentType } : {}),
@@ -170,8 +172,8 @@ function translate(what: string, cause: unknown, timedOutAfterMs: number | undef
   const found = timedOutAfterMs === undefined ? `${status ?? 'no answer'} ${name}` : `no answer within ${timedOutAfterMs} ms`;
   const message = `object store, ${what}: ${found}`;
   if (timedOutAfterMs === undefined) {
-    if (name === 'NoSuchBucket') return new TidemarkError('BAD_CONFIG', message, { cause });
-    if (status === 404) return new TidemarkError('OBJECT_NOT_FOUND', message, { cause });
+    // Not every 404 is a missing object: a bucket may be missing, and some stores answer so to an unknown access key.
+    if (name === 'NoSuchKey' || name === 'NotFound') return new TidemarkError('OBJECT_NOT_FOUND', message, { cause });
     if (status === 412) return new TidemarkError('PRECONDITION_FAILED', message, { cause });
     // A clock that is off and a throttled request pass; a refused key, signature or argument does not.
     const passing = status === undefined || status === 408 || status === 409 || status === 429 || status >= 500 || name === 'RequestTimeTooSkewed' || name === 'RequestTimeout';
