@@ -2,7 +2,7 @@ import { createHash, hash } from 'node:crypto';
 import type { CheckpointRange } from '../contracts/stream.ts';
 import { TidemarkError } from '../domain/errors.ts';
 import { topicPartitionKey } from '../domain/offsets.ts';
-import { encodeDataFile } from '../lake/parquet-writer.ts';
+import { DataFileBuilder } from '../lake/parquet-writer.ts';
 import type { Field } from '../lake/schema.ts';
 import type { PartitionBuffer } from './partition-buffer.ts';
 
@@ -36,6 +36,8 @@ export interface EncodedBronzeFile extends BronzeFileIdentity {
   rowCount: number;
 }
 
+/** A row group's views over the buffer stay within V8's young generation. */
+const rowGroupRows = 32_768;
 const microsPerDay = 86_400_000_000n;
 
 /** One topic partition, one ingestion_timestamp: all rows of a file are equally old in the lake. */
@@ -43,33 +45,37 @@ export const encodeBronzeFile = (identity: BronzeFileIdentity, buffer: Partition
   const { topic, partition, start, end, epoch } = identity;
   const content = createHash('sha256');
   for (const part of buffer.contentParts()) content.update(part);
-  const columns = buffer.columns();
-  const ingestedAt = BigInt(ingestedAtMs) * 1000n;
-  const { bytes } = encodeDataFile({
+  const { rows: rowCount } = buffer;
+  const builder = new DataFileBuilder({
     fields,
-    batch: {
-      rowCount: columns.rowCount,
-      columns: {
-        raw_bytes: columns.values,
-        topic: { constant: topic },
-        partition: { constant: partition },
-        offset: columns.offsets,
-        key: columns.keys ?? { constant: null },
-        headers: columns.headers ?? { constant: null },
-        kafka_timestamp: columns.kafkaTimestamps,
-        ingestion_timestamp: { constant: ingestedAt },
-        ingestion_date: { constant: Number(ingestedAt / microsPerDay) },
-      },
-    },
+    rowGroupRows,
     keyValueMetadata: {
       [footerKeys.topicPartition]: topicPartitionKey(topic, partition),
       [footerKeys.range]: `${start}-${end}`,
       [footerKeys.epoch]: String(epoch),
-      [footerKeys.rowCount]: String(columns.rowCount),
+      [footerKeys.rowCount]: String(rowCount),
       [footerKeys.contentChecksum]: content.digest('hex'),
     },
   });
-  return { ...identity, bytes, checksum: hash('sha256', bytes, 'hex'), rowCount: columns.rowCount };
+  const ingestedAt = BigInt(ingestedAtMs) * 1000n;
+  for (const batch of buffer.batches(rowGroupRows)) {
+    builder.appendRows({
+      rowCount: batch.rowCount,
+      columns: {
+        raw_bytes: batch.values,
+        topic: { constant: topic },
+        partition: { constant: partition },
+        offset: batch.offsets,
+        key: batch.keys ?? { constant: null },
+        headers: batch.headers ?? { constant: null },
+        kafka_timestamp: batch.kafkaTimestamps,
+        ingestion_timestamp: { constant: ingestedAt },
+        ingestion_date: { constant: Number(ingestedAt / microsPerDay) },
+      },
+    });
+  }
+  const { bytes } = builder.finish();
+  return { ...identity, bytes, checksum: hash('sha256', bytes, 'hex'), rowCount };
 };
 
 /** Compares a footer with what the file's key says; throws FILE_UNREADABLE with what differs. */

@@ -80,7 +80,8 @@ export class BronzeWriter {
     }
     const from = performance.now();
     const file = encodeBronzeFile(identity, buffer, fields, this.options.clock.nowMs());
-    this.options.budget.exchange(buffer.takeOut(), file.bytes.length);
+    buffer.release();
+    this.options.budget.take(file.bytes.length);
     return { file, encodeMs: performance.now() - from };
   }
 

@@ -1,3 +1,6 @@
+/** Chunks of this size are used again and again: freed ones would wait for the garbage collector beside the budget. */
+export const chunkBytesPooled = 1024 * 1024;
+
 /**
  * One budget for all buffers of a streaming worker: what is buffered, being encoded, and waiting for its upload.
  *
@@ -14,6 +17,7 @@ export class ByteBudget {
   private peak = 0;
   /** Who waits with a record that needs the budget for itself. */
   private oversized: object | null = null;
+  private readonly spareChunks: Uint8Array[] = [];
 
   /** @param onChange is told when the budget fills up and when there is room again. */
   constructor(limit: number, onChange: (full: boolean) => void = () => undefined) {
@@ -52,15 +56,24 @@ export class ByteBudget {
     return true;
   }
 
-  /** Replaces bytes that were taken by what became of them; never refused. */
-  exchange(from: number, to: number): void {
-    this.add(to);
-    this.give(from);
+  /** For what a buffer became, after it was given back: smaller than it, so never refused. */
+  take(bytes: number): void {
+    this.add(bytes);
   }
 
   give(bytes: number): void {
     this.used -= bytes;
     if (this.paused && this.used <= (this.oversized === null ? this.lowWater : 0)) this.setFull(false);
+  }
+
+  /** A chunk of {@link chunkBytesPooled} bytes; its content is whatever it was. The caller has taken its bytes. */
+  lendChunk(): Uint8Array {
+    return this.spareChunks.pop() ?? new Uint8Array(chunkBytesPooled);
+  }
+
+  /** Spare and used chunks together stay within the limit. */
+  returnChunk(chunk: Uint8Array): void {
+    if (chunk.length === chunkBytesPooled && (this.spareChunks.length + 1) * chunkBytesPooled + this.used <= this.limit) this.spareChunks.push(chunk);
   }
 
   /** While a record waits for the whole budget, only its owner may read. */
@@ -77,6 +90,7 @@ export class ByteBudget {
 
   private add(bytes: number): void {
     this.used += bytes;
+    while (this.spareChunks.length > 0 && this.spareChunks.length * chunkBytesPooled + this.used > this.limit) this.spareChunks.pop();
     if (this.used > this.peak) this.peak = this.used;
   }
 

@@ -1,8 +1,9 @@
 import { decodeHeaders } from '../kafka/record-batch.ts';
 import type { RecordSink } from '../kafka/record-batch.ts';
+import { chunkBytesPooled } from './byte-budget.ts';
 import type { ByteBudget } from './byte-budget.ts';
 
-const chunkBytes = { first: 64 * 1024, max: 1024 * 1024 };
+const chunkBytesFirst = 64 * 1024;
 const rowsFirst = 256;
 /** Of the five row columns below. */
 const bytesPerRow = 28;
@@ -14,7 +15,7 @@ interface Chunk {
   firstRow: number;
 }
 
-/** The rows of a buffer as columns; see {@link PartitionBuffer.columns}. */
+/** Rows of a buffer as columns; see {@link PartitionBuffer.batches}. */
 export interface RecordColumns {
   rowCount: number;
   offsets: BigInt64Array;
@@ -131,12 +132,12 @@ export class PartitionBuffer implements RecordSink {
   private grow(length: number): boolean {
     const last = this.chunks.at(-1);
     const needsChunk = last === undefined || last.used + length > last.bytes.length;
-    const chunkSize = needsChunk ? Math.max(length, Math.min(chunkBytes.max, Math.max(chunkBytes.first, this.capacity))) : 0;
+    const chunkSize = needsChunk ? Math.max(length, Math.min(chunkBytesPooled, Math.max(chunkBytesFirst, this.capacity))) : 0;
     const rowCapacity = this.count === this.rowCapacity ? Math.max(rowsFirst, this.rowCapacity * 2) : this.rowCapacity;
     const bytes = chunkSize + (rowCapacity - this.rowCapacity) * bytesPerRow;
     if (!this.budget.tryTake(bytes, this.owner)) return false;
     this.capacity += bytes;
-    if (needsChunk) this.chunks.push({ bytes: new Uint8Array(chunkSize), used: 0, firstRow: this.count });
+    if (needsChunk) this.chunks.push({ bytes: chunkSize === chunkBytesPooled ? this.budget.lendChunk() : new Uint8Array(chunkSize), used: 0, firstRow: this.count });
     if (rowCapacity > this.rowCapacity) {
       const widen = <T extends Float64Array | Int32Array>(from: T, to: T): T => {
         to.set(from);
@@ -152,28 +153,42 @@ export class PartitionBuffer implements RecordSink {
     return true;
   }
 
-  /** The rows as columns. Values and keys are views into the buffer: use them before {@link release}. */
-  columns(): RecordColumns {
-    const rowCount = this.count;
-    const values: (Uint8Array | null)[] = [];
-    const keys: (Uint8Array | null)[] | null = this.anyKey ? [] : null;
-    const headers: (string | null)[] | null = this.anyHeaders ? [] : null;
-    for (const [index, chunk] of this.chunks.entries()) {
-      const endRow = this.chunks[index + 1]?.firstRow ?? rowCount;
-      let at = 0;
-      for (let row = chunk.firstRow; row < endRow; row += 1) {
+  /**
+   * The rows as columns, in batches of at most `rowsMax`: so the views of a batch die young, which is half of what
+   * encoding costs. Values and keys are views into the buffer: use them before {@link release}.
+   */
+  *batches(rowsMax: number): Generator<RecordColumns> {
+    const keyCache = new ViewCache();
+    let index = 0;
+    let at = 0;
+    for (let from = 0; from < this.count; from += rowsMax) {
+      const to = Math.min(this.count, from + rowsMax);
+      const values: (Uint8Array | null)[] = [];
+      const keys: (Uint8Array | null)[] | null = this.anyKey ? [] : null;
+      const headers: (string | null)[] | null = this.anyHeaders ? [] : null;
+      for (let row = from; row < to; row += 1) {
+        while (index + 1 < this.chunks.length && this.chunks[index + 1]!.firstRow <= row) {
+          index += 1;
+          at = 0;
+        }
+        const { bytes } = this.chunks[index]!;
         const keyLength = this.keyLengths[row]!;
-        if (keys) keys.push(keyLength < 0 ? null : chunk.bytes.subarray(at, at + keyLength));
+        if (keys) keys.push(keyLength < 0 ? null : keyCache.view(bytes, at, keyLength));
         if (keyLength > 0) at += keyLength;
         const valueLength = this.valueLengths[row]!;
-        values.push(valueLength < 0 ? null : chunk.bytes.subarray(at, at + valueLength));
+        values.push(valueLength < 0 ? null : new Uint8Array(bytes.buffer, bytes.byteOffset + at, valueLength));
         if (valueLength > 0) at += valueLength;
         const headersLength = this.headerLengths[row]!;
-        if (headers) headers.push(headersLength < 0 ? null : headersJson(chunk.bytes, at, at + headersLength));
+        if (headers) headers.push(headersLength < 0 ? null : headersJson(bytes, at, at + headersLength));
         if (headersLength > 0) at += headersLength;
       }
+      yield {
+        rowCount: to - from,
+        offsets: offsetsFrom(this.start, this.offsetDeltas.subarray(from, to)),
+        kafkaTimestamps: microsFrom(this.timestampsMs.subarray(from, to)),
+        values, keys, headers,
+      };
     }
-    return { rowCount, offsets: offsetsFrom(this.start, this.offsetDeltas, rowCount), kafkaTimestamps: microsFrom(this.timestampsMs, rowCount), values, keys, headers };
   }
 
   /** What the content checksum covers, in this order: offsets, timestamps, lengths, and all bytes. */
@@ -183,16 +198,11 @@ export class PartitionBuffer implements RecordSink {
     for (const chunk of this.chunks) yield chunk.bytes.subarray(0, chunk.used);
   }
 
-  /** Gives the bytes back and empties the buffer for good. */
+  /** Empties the buffer for good and gives its bytes back to the budget. */
   release(): void {
-    this.budget.give(this.takeOut());
-  }
-
-  /** Empties the buffer for good; the caller owes the budget the bytes that are returned. */
-  takeOut(): number {
     const held = this.capacity;
     this.closed = true;
-    this.chunks.length = 0;
+    const chunks = this.chunks.splice(0);
     this.capacity = 0;
     this.rowCapacity = 0;
     this.count = 0;
@@ -202,7 +212,25 @@ export class PartitionBuffer implements RecordSink {
     this.keyLengths = new Int32Array(0);
     this.valueLengths = new Int32Array(0);
     this.headerLengths = new Int32Array(0);
-    return held;
+    this.budget.give(held);
+    for (const { bytes } of chunks) this.budget.returnChunk(bytes);
+  }
+}
+
+/** One view for equal short byte strings near each other: most topics have few keys, and a view costs 100 bytes. */
+class ViewCache {
+  private readonly slots: (Uint8Array | undefined)[] = Array.from({ length: 256 }, () => undefined);
+
+  view(bytes: Uint8Array, at: number, length: number): Uint8Array {
+    if (length === 0 || length > 32) return bytes.subarray(at, at + length);
+    const slot = (bytes[at]! * 7 + bytes[at + (length >> 1)]! * 31 + bytes[at + length - 1]! * 13 + length) & 255;
+    const known = this.slots[slot];
+    if (known?.length === length) {
+      let i = 0;
+      while (i < length && known[i] === bytes[at + i]) i += 1;
+      if (i === length) return known;
+    }
+    return (this.slots[slot] = bytes.subarray(at, at + length));
   }
 }
 
@@ -226,7 +254,8 @@ const headersJson = (bytes: Uint8Array, start: number, end: number): string =>
 const words = 2 ** 32;
 
 /** 64-bit values by their 32-bit halves: a BigInt for each row would cost more than the rest of its copying. */
-const offsetsFrom = (start: bigint, deltas: Float64Array, rowCount: number): BigInt64Array => {
+const offsetsFrom = (start: bigint, deltas: Float64Array): BigInt64Array => {
+  const rowCount = deltas.length;
   const offsets = new BigInt64Array(rowCount);
   const halves = new Uint32Array(offsets.buffer);
   const low = Number(start & 0xffff_ffffn);
@@ -239,7 +268,8 @@ const offsetsFrom = (start: bigint, deltas: Float64Array, rowCount: number): Big
   return offsets;
 };
 
-const microsFrom = (timestampsMs: Float64Array, rowCount: number): BigInt64Array => {
+const microsFrom = (timestampsMs: Float64Array): BigInt64Array => {
+  const rowCount = timestampsMs.length;
   const micros = new BigInt64Array(rowCount);
   const halves = new Int32Array(micros.buffer);
   for (let row = 0; row < rowCount; row += 1) {

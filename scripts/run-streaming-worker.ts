@@ -1,0 +1,120 @@
+#!/usr/bin/env node
+import '../src/config/require-node.ts';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Client, Connection } from '@temporalio/client';
+import { environmentHelp, loadConfig } from '../src/config/config.ts';
+import type { Config } from '../src/config/config.ts';
+import { datasetOf } from '../src/datasets/pipeline.ts';
+import type { Pipeline } from '../src/datasets/pipeline.ts';
+import { TidemarkError, isTidemarkError } from '../src/domain/errors.ts';
+import { startStreamingWorker } from '../src/streaming/streaming-worker.ts';
+import type { StreamingState } from '../src/streaming/streaming-worker.ts';
+import { createTemporalCheckpointClient } from '../src/streaming/temporal-checkpoint-client.ts';
+import { createLogger } from '../src/telemetry/logger.ts';
+import type { Logger } from '../src/telemetry/logger.ts';
+import { ProgressLine, command, exitFailed, exitOk, megabytes, runCommand, stopSignal, table, thousands } from './cli.ts';
+import { openLake } from './wire/lake.ts';
+import type { Lake } from './wire/lake.ts';
+import { loadPipeline } from './wire/pipeline.ts';
+
+interface Options { source?: string[]; json?: boolean }
+
+const progressEveryMs = 1_000;
+const retryMs = 2_000;
+
+const program = command('run-streaming-worker', 'Consume sources from Kafka without pause into Bronze files on S3, and report checkpoints to their stream workflows. More processes share the topic partitions.')
+  .option('--source <name>', 'Source to consume; repeatable (default: all of the pipeline)', (name: string, names: string[] = []) => [...names, name])
+  .option('--json', 'Print one JSON object when it is ready, and one with the final counters')
+  .addHelpText('after', `\n${environmentHelp()}`);
+
+await runCommand<Options>(program, async ({ source: names, json }) => {
+  const config = loadConfig();
+  const log = createLogger('streaming-worker', config.logLevel);
+  const stop = stopSignal();
+  const pipeline = await loadPipeline(config);
+  const datasets = names === undefined ? pipeline.datasets : [...new Set(names)].map((name) => {
+    if (!pipeline.datasets.some(({ source }) => source === name)) {
+      throw new TidemarkError('BAD_INPUT', `--source: expected one of ${pipeline.datasets.map(({ source }) => source).join(', ')}, found ${name}`);
+    }
+    return datasetOf(pipeline, name);
+  });
+  const lake = await openLakeWhenThere(config, pipeline, log, stop);
+  if (lake === null) return exitOk;
+  const connection = Connection.lazy({ address: config.temporal.address });
+  const { topicPrefix } = config.kafka;
+  const { flushIntervalMs, flushBytes, flushRows, bufferBudgetBytes, gapPolicy } = config.streaming;
+  const worker = startStreamingWorker({
+    sources: datasets.map(({ source, topic, bronze }) => ({ source, topics: [`${topicPrefix}${topic}`], groupId: `${topicPrefix}tidemark-${source}`, bronze })),
+    kafka: { brokers: config.kafka.brokers },
+    catalog: lake.catalog,
+    store: lake.store,
+    checkpoints: createTemporalCheckpointClient({ client: new Client({ connection, namespace: config.temporal.namespace }), taskQueue: config.temporal.taskQueue }),
+    log,
+    budgetBytes: bufferBudgetBytes,
+    flush: { intervalMs: flushIntervalMs, bytesMax: flushBytes, rowsMax: flushRows },
+    gapPolicy,
+  });
+  const sources = datasets.map(({ source }) => source);
+  if (json) process.stdout.write(`${JSON.stringify({ event: 'ready', pid: process.pid, sources })}\n`);
+  else process.stdout.write(`Streaming worker ready: ${sources.join(', ')}. Ctrl-C stops it.\n`);
+
+  const progress = new ProgressLine();
+  let before = { atMs: Date.now(), records: 0 };
+  const timer = setInterval(() => {
+    const state = worker.state();
+    const now = { atMs: Date.now(), records: state.totals.records };
+    progress.show(progressOf(state, (now.records - before.records) * 1000 / (now.atMs - before.atMs)));
+    before = now;
+  }, progressEveryMs);
+  stop.addEventListener('abort', () => void worker.stop().catch(() => undefined), { once: true });
+  let code = exitOk;
+  try {
+    await worker.done;
+  } catch (error) {
+    log.error({ err: error }, 'the streaming worker failed');
+    code = exitFailed;
+  } finally {
+    clearInterval(timer);
+  }
+  const final = worker.state();
+  lake.store.close();
+  await connection.close();
+  const maxRssBytes = process.resourceUsage().maxRSS * 1024;
+  if (json) {
+    process.stdout.write(`${JSON.stringify({ event: 'stopped', ...final.totals, budgetPeakBytes: final.budget.peakBytes, maxRssBytes })}\n`);
+  } else {
+    const { records, rows, files, fileBytes, recoveredFiles, gaps, claimsLost, budgetPauses } = final.totals;
+    process.stdout.write(`${table(['records', 'Bronze rows', 'files', 'MB', 'recovered files', 'gaps', 'claims lost', 'pauses at the budget', 'peak memory'],
+      [[records, rows, files, megabytes(fileBytes), recoveredFiles, gaps, claimsLost, budgetPauses, megabytes(maxRssBytes)]])}\n`);
+  }
+  return code;
+});
+
+/** S3 may come up later than this process. Null when it was stopped first. */
+async function openLakeWhenThere(config: Config, pipeline: Pipeline, log: Logger, stop: AbortSignal): Promise<Lake | null> {
+  while (!stop.aborted) {
+    try {
+      return await openLake(config, pipeline);
+    } catch (error) {
+      if (!isTidemarkError(error) || !error.retryable) throw error;
+      log.warn({ error: error.message }, 'the lake does not answer yet, trying again');
+      await sleep(retryMs, undefined, { signal: stop }).catch(() => undefined);
+    }
+  }
+  return null;
+}
+
+function progressOf(state: StreamingState, perSecond: number): string {
+  const lanes = Object.values(state.sources).flatMap((source) => Object.values(source));
+  const lag = lanes.reduce((sum, lane) => sum + (lane.lag ?? 0), 0);
+  const phases = (['claiming', 'recovering', 'halted'] as const).map((phase) => [phase, lanes.filter((lane) => lane.phase === phase).length] as const).filter(([, count]) => count > 0);
+  return [
+    `${thousands(state.totals.records)} records`,
+    `${thousands(Math.round(perSecond))}/s`,
+    `${thousands(state.totals.files)} Bronze files`,
+    `lag ${thousands(lag)}`,
+    `${lanes.length} topic partitions`,
+    ...phases.map(([phase, count]) => `${count} ${phase}`),
+    `buffers ${megabytes(state.budget.usedBytes)}${state.budget.full ? ', paused at the budget' : ''}`,
+  ].join(' · ');
+}
