@@ -15,11 +15,11 @@ import type { Field, PrimitiveType } from '../lake/schema.ts';
 import type { LiveFile } from '../lake/table.ts';
 
 // What is detected of a damaged file, and how:
-// - any changed byte, where the object's metadata holds its SHA-256 (whoever wrote it), or its ETag is an MD5 of the
-//   content: only the store itself, or whoever also rewrites these, can hide a change;
-// - for a file that has neither, a changed byte in a page that has a CRC, or that no longer decompresses or decodes, or
-//   in a footer that no longer agrees with the manifest. A changed byte in an uncompressed page without a CRC is not seen
-//   unless it is in a key column;
+// - any changed byte, where the object's metadata holds its SHA-256, as its writer computed it;
+// - any byte that changed since the object was put, where the store's ETag is an MD5 of the content;
+// - without a SHA-256 besides: a changed byte in a page that has a CRC, or that no longer decompresses or decodes, and a
+//   footer that no longer agrees with the manifest. What this misses: an object that was put again with a change in a
+//   page without a CRC that still decompresses, unless it changes a key column;
 // - a size, a row count or bounds that differ from what the manifest says, always.
 
 /** Larger files are read in pieces. */
@@ -116,7 +116,7 @@ const chunkRange = (metadata: ColumnMetaData): { start: number; end: number } =>
 };
 
 /** Compares the pages of one column chunk with their CRCs; those without one are decompressed at least. */
-const verifyPages = (column: string, bytes: Uint8Array, metadata: ColumnMetaData): void => {
+export const verifyPages = (column: string, bytes: Uint8Array, metadata: ColumnMetaData): void => {
   const reader = { view: new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength), offset: 0 };
   while (reader.offset < bytes.length) {
     const header = parquetHeader(reader);
@@ -197,9 +197,10 @@ export const checkFile = async ({ file, body }: FetchedFile, options: FileCheckO
       options.onRows(batch, file);
       checked.rows += batch.rowCount;
     }
-    if (verification === 'content' && checked.proof === 'none') {
+    if (verification === 'content' && checked.proof !== 'sha256') {
+      // An ETag proves only that the store kept what somebody put there last.
       await verifyAllPages(parquet);
-      checked.proof = 'pages';
+      if (checked.proof === 'none') checked.proof = 'pages';
     }
   } catch (error) {
     signal?.throwIfAborted();
