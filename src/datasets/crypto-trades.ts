@@ -116,7 +116,7 @@ export const tradeRules = z.object({
   else if (age < -clockSkewMaxMicros) reason = 'timestamp_in_future';
   else if (age > tradeAgeMaxMicros) reason = 'timestamp_too_old';
   else return;
-  payload.issues.push({ code: 'custom', message: reason, input: timestamp, continue: true });
+  payload.issues.push({ code: 'custom', message: reason, input: timestamp, path: ['timestamp'], continue: true });
 });
 
 /** Longest first, so that `USDT` wins over a shorter suffix of the same symbol. */

@@ -259,7 +259,7 @@ export class BronzeTransform {
               try {
                 row = this.dataset.map(record, context);
                 const verdict = this.dataset.rules.safeParse(row);
-                if (!verdict.success) ({ type, reason, detail } = this.refusal(verdict.error.issues));
+                if (!verdict.success) ({ type, reason, detail } = this.refusal(row, verdict.error.issues));
               } catch (error) {
                 type = unknownError;
                 reason = unknownError;
@@ -319,14 +319,14 @@ export class BronzeTransform {
     return undefined;
   }
 
-  private refusal(issues: readonly { message: string; input?: unknown }[]): { type: string; reason: string; detail: string } {
+  private refusal(row: Row, issues: readonly { message: string; path: readonly PropertyKey[] }[]): { type: string; reason: string; detail: string } {
     const failed = [...new Set(issues.map(({ message }) => message))]
       .map((reason) => ({ reason, ...(this.reasons.get(reason) ?? { rank: Infinity, type: unknownError }) }))
       .sort((a, b) => a.rank - b.rank);
     return {
       type: failed[0]!.type,
       reason: failed.map(({ reason }) => reason).join(','),
-      detail: issues.map(({ message, input }) => `${message}: found ${shown(input)}`).join('; '),
+      detail: issues.map(({ message, path }) => (path.length === 0 ? message : `${message}: found ${shown(row[String(path[0])])}`)).join('; '),
     };
   }
 

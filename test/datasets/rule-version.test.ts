@@ -11,8 +11,8 @@ import marketData from '../../src/datasets/market-data.ts';
  * takes the new hash under the old version.
  */
 const hashes: Record<string, string> = {
-  'binance-trades/1': '2d5d6a042fd2f015340ef997a19b18113375fdd34cf86262e5b31d93ffa3b37f',
-  'kraken-trades/1': 'bc8c446abb59d1ce62c9d500e1953dd9296f541db5033e2b0a90b69d8e72f7f3',
+  'binance-trades/1': '867f0a76af31dafac4f9f2d72c329e9320d9aa62ffec2322b9d419c154818933',
+  'kraken-trades/1': 'ddbd4fb8e2ee50240b949f4a80e579b3f2acc57bc6e36220a0147b1fbacff105',
 };
 
 const folder = join(dirname(fileURLToPath(import.meta.url)), '../../src/datasets');
