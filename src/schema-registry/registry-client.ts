@@ -1,7 +1,7 @@
 import { TidemarkError } from '../domain/errors.ts';
 
 export interface RegistryOptions {
-  /** Base URL of the Confluent-compatible API. */
+  /** Base URL of the Confluent-compatible API; may hold a user and a password. */
   url: string;
   /** Longest one request may take. */
   timeoutMs?: number;
@@ -35,8 +35,13 @@ const contentType = 'application/vnd.schemaregistry.v1+json';
 // The Confluent REST API is three requests here, so it needs no client library: the one at hand retries what it should
 // not, has no timeout, and loses the registry's error code.
 export const createRegistryClient = ({ url, timeoutMs = 10_000, attemptsMax = 4, backoffMs = 100 }: RegistryOptions): RegistryClient => {
-  const base = url.replace(/\/+$/, '');
-  const shownBase = base.replace(/\/\/[^/@]*@/, '//');
+  // A user and a password in the URL become a header: fetch refuses them there, with a message that shows them.
+  const address = new URL(url);
+  const authorization = address.username === '' ? undefined
+    : `Basic ${Buffer.from(`${decodeURIComponent(address.username)}:${decodeURIComponent(address.password)}`).toString('base64')}`;
+  address.username = '';
+  address.password = '';
+  const base = address.href.replace(/\/+$/, '');
 
   const requestOnce = async (method: string, path: string, body: object | undefined, subject: string): Promise<unknown> => {
     let response: Response;
@@ -44,13 +49,13 @@ export const createRegistryClient = ({ url, timeoutMs = 10_000, attemptsMax = 4,
     try {
       response = await fetch(`${base}${path}`, {
         method,
-        headers: { accept: contentType, ...(body === undefined ? {} : { 'content-type': contentType }) },
+        headers: { accept: contentType, ...(authorization === undefined ? {} : { authorization }), ...(body === undefined ? {} : { 'content-type': contentType }) },
         ...(body === undefined ? {} : { body: JSON.stringify(body) }),
         signal: AbortSignal.timeout(timeoutMs),
       });
       text = await response.text();
     } catch (cause) {
-      throw new TidemarkError('REGISTRY_UNAVAILABLE', `${subject}: no answer from the schema registry at ${shownBase}`, { cause });
+      throw new TidemarkError('REGISTRY_UNAVAILABLE', `${subject}: no answer from the schema registry at ${base}`, { cause });
     }
     let answer: unknown;
     try {
@@ -65,7 +70,7 @@ export const createRegistryClient = ({ url, timeoutMs = 10_000, attemptsMax = 4,
     // A 404 that is none of the registry's own means that something else answers at this address.
     if (response.status === 404 && errorCode !== undefined) throw new TidemarkError('SCHEMA_NOT_FOUND', `${subject}: ${found}`);
     if (response.status === 409 || response.status === 422) throw new TidemarkError('SCHEMA_INCOMPATIBLE', `${subject}: ${found}`);
-    throw new TidemarkError('BAD_INPUT', `${subject}: expected a Confluent-compatible API at ${shownBase}, ${found}`);
+    throw new TidemarkError('BAD_INPUT', `${subject}: expected a Confluent-compatible API at ${base}, ${found}`);
   };
 
   const request = async (method: string, path: string, body: object | undefined, subject: string): Promise<unknown> => {
