@@ -1,2 +1,3 @@
+export { auditWorkflow } from './audit.ts';
 export { microBatchWorkflow } from './micro-batch.ts';
 export { streamWorkflow } from './stream.ts';

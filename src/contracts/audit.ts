@@ -46,7 +46,11 @@ export interface AuditedTable {
   unreferenced: { files: number; bytes: number; examples: string[] };
 }
 
-export interface AuditedSource {
+export interface AuditedSource extends SourceFigures {
+  topicPartitions: AuditedTopicPartition[];
+}
+
+export interface SourceFigures {
   source: string;
   bronzeRows: number;
   silverRows: number;
@@ -61,7 +65,6 @@ export interface AuditedSource {
   unrefinedRows: number;
   /** Kafka's records past the lake's next offset; null without a broker. */
   kafkaLag: string | null;
-  topicPartitions: AuditedTopicPartition[];
 }
 
 export interface AuditedTopicPartition {
@@ -125,7 +128,7 @@ export interface AuditSummary {
   auditId: string;
   ok: boolean;
   durationMs: number;
-  sources: Omit<AuditedSource, 'topicPartitions'>[];
+  sources: SourceFigures[];
   gold: AuditedGold[];
   findingsTotal: number;
   findingsByPromise: AuditReport['findingsByPromise'];
@@ -135,3 +138,16 @@ export interface AuditSummary {
 export interface AuditActivities {
   auditConservation(input: AuditInput): Promise<AuditSummary>;
 }
+
+/** Findings that a summary shows: each has a detail of a few hundred bytes, and a payload stays under 64 KiB. */
+export const summaryFindingsMax = 40;
+const summaryDetailMax = 500;
+const summarySourcesMax = 50;
+
+export const summaryOf = ({ auditId, ok, durationMs, sources, gold, findingsTotal, findingsByPromise, findings }: AuditReport): AuditSummary => ({
+  auditId, ok, durationMs, gold, findingsTotal, findingsByPromise,
+  sources: sources.slice(0, summarySourcesMax).map(({ source, bronzeRows, silverRows, dlqRows, dlqOpenRows, recoveredRows, sparseOffsets, gapOffsets, unrefinedRows, kafkaLag }) => ({
+    source, bronzeRows, silverRows, dlqRows, dlqOpenRows, recoveredRows, sparseOffsets, gapOffsets, unrefinedRows, kafkaLag,
+  })),
+  findings: findings.slice(0, summaryFindingsMax).map((finding) => ({ ...finding, detail: finding.detail.slice(0, summaryDetailMax) })),
+});
