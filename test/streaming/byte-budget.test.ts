@@ -1,0 +1,45 @@
+import { expect, test } from 'vitest';
+import { ByteBudget } from '../../src/streaming/byte-budget.ts';
+
+const a = {};
+const b = {};
+
+test('at the limit it is full until the low-water mark, and tells both', () => {
+  const told: boolean[] = [];
+  const budget = new ByteBudget(100, (full) => told.push(full));
+  expect(budget.tryTake(60, a)).toBe(true);
+  expect(budget.tryTake(30, b)).toBe(true);
+  expect(budget.tryTake(11, b)).toBe(false);
+  expect(budget.full).toBe(true);
+  expect(budget.mayRead(a)).toBe(false);
+  budget.give(15);
+  expect(budget.full).toBe(true);
+  budget.give(10);
+  expect(budget.full).toBe(false);
+  expect(told).toEqual([true, false]);
+  expect(budget.peakBytes).toBe(90);
+});
+
+test('a record larger than the budget passes alone, when all else is gone', () => {
+  const budget = new ByteBudget(100);
+  expect(budget.tryTake(20, b)).toBe(true);
+  expect(budget.tryTake(500, a)).toBe(false);
+  expect(budget.tryTake(1, b), 'others must not starve it').toBe(false);
+  budget.give(20);
+  expect(budget.mayRead(b)).toBe(false);
+  expect(budget.mayRead(a)).toBe(true);
+  expect(budget.tryTake(500, a)).toBe(true);
+  expect(budget.usedBytes).toBe(500);
+  budget.give(500);
+  expect(budget.mayRead(b)).toBe(true);
+  expect(budget.tryTake(1, b)).toBe(true);
+});
+
+test('a topic partition that was taken away no longer holds the budget back for its large record', () => {
+  const budget = new ByteBudget(100);
+  budget.tryTake(20, b);
+  budget.tryTake(500, a);
+  budget.forget(a);
+  expect(budget.full).toBe(false);
+  expect(budget.tryTake(10, b)).toBe(true);
+});
