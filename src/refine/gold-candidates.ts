@@ -39,7 +39,8 @@ export interface CandidateGroup {
   file: FileReference;
   rowGroup: number;
   rowCount: number;
-  /** µs since the epoch, inclusive. */
+  rowsInBucket: number;
+  /** Of the rows in the bucket; µs since the epoch, inclusive. */
   eventTimeMin: number;
   eventTimeMax: number;
   /** Rows of other buckets are in it too. */
@@ -106,7 +107,7 @@ export const planBuckets = async (
       const known = bucketByFooter(file, rowGroup, gold, dimensions);
       const bounds = times[rowGroup];
       if (known && bounds) {
-        bucketOf(known).groups.push({ file: reference, rowGroup, rowCount, eventTimeMin: Number(bounds.min), eventTimeMax: Number(bounds.max), isMixed: false });
+        bucketOf(known).groups.push({ file: reference, rowGroup, rowCount, rowsInBucket: rowCount, eventTimeMin: Number(bounds.min), eventTimeMax: Number(bounds.max), isMixed: false });
         continue;
       }
       const columns = [...new Set([eventTime, ...dimensions.map(({ column }) => column)])];
@@ -120,7 +121,7 @@ export const planBuckets = async (
           if (time < eventTimeMin) eventTimeMin = time;
           if (time > eventTimeMax) eventTimeMax = time;
         }
-        bucketOf(tupleOf(gold, dimensions, values)).groups.push({ file: reference, rowGroup, rowCount, eventTimeMin, eventTimeMax, isMixed: true });
+        bucketOf(tupleOf(gold, dimensions, values)).groups.push({ file: reference, rowGroup, rowCount, rowsInBucket: indices.length, eventTimeMin, eventTimeMax, isMixed: true });
       }
     }
   }
@@ -137,9 +138,9 @@ const microsOf = (values: ColumnValues, name: string): ((row: number) => number)
 /** Rows that an estimate gives for a range: row groups count by the part of their time that lies in it. */
 export const estimateRows = (groups: readonly CandidateGroup[], { start, end }: TimeRange): number => {
   let rows = 0;
-  for (const { rowCount, eventTimeMin, eventTimeMax } of groups) {
+  for (const { rowsInBucket, eventTimeMin, eventTimeMax } of groups) {
     const overlap = Math.min(end, eventTimeMax + 1) - Math.max(start, eventTimeMin);
-    if (overlap > 0) rows += (rowCount * overlap) / (eventTimeMax + 1 - eventTimeMin);
+    if (overlap > 0) rows += (rowsInBucket * overlap) / (eventTimeMax + 1 - eventTimeMin);
   }
   return rows;
 };

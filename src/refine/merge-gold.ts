@@ -251,15 +251,16 @@ class GoldMerge {
       end: Math.max(...bucket.groups.map(({ eventTimeMax }) => eventTimeMax)) + 1,
     }];
     for (let range = ranges.pop(); range; range = ranges.pop()) {
-      const unit = estimateRows(bucket.groups, range) <= this.rowsMax ? await this.loadRange(bucket, range) : undefined;
+      const isMoment = range.end - range.start === 1;
+      const unit = isMoment || estimateRows(bucket.groups, range) <= this.rowsMax ? await this.loadRange(bucket, range) : undefined;
       if (unit) {
         if (unit.candidateCount > 0) yield unit;
         continue;
       }
-      const middle = range.start + Math.floor((range.end - range.start) / 2);
-      if (middle === range.start) {
+      if (isMoment) {
         throw new TidemarkError('BUDGET_EXCEEDED', `merge of ${partitionPath(this.deps.dataset.gold, bucket.partition)}: expected at most ${this.rowsMax} rows with one event time, found more; raise the budget`);
       }
+      const middle = range.start + Math.floor((range.end - range.start) / 2);
       ranges.push({ start: middle, end: range.end }, { start: range.start, end: middle });
     }
   }

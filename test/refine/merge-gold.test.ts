@@ -112,7 +112,8 @@ const reading = (place: string, number: bigint, offset: bigint, { topic = 'raw',
 describe('Gold equals the least lineage of each key', () => {
   const readingArbitrary = fc.record({ place: fc.constantFrom('A', 'Berlin'), reading: fc.bigInt({ min: 0n, max: 40n }), topic: fc.constantFrom('raw', 'raw2'), partition: fc.nat(2), value: fc.option(fc.bigInt({ min: 0n, max: 9n })) });
   const scenario = fc.record({
-    rows: fc.array(readingArbitrary, { minLength: 1, maxLength: 160 }),
+    rows: fc.array(readingArbitrary, { minLength: 1, maxLength: 160, size: 'max' }),
+    batches: fc.constantFrom(1, 2, 6),
     batchOf: fc.array(fc.nat(5), { minLength: 160, maxLength: 160 }),
     order: fc.shuffledSubarray([0, 1, 2, 3, 4, 5], { minLength: 6 }),
     rowGroupRows: fc.integer({ min: 1, max: 20 }),
@@ -123,7 +124,7 @@ describe('Gold equals the least lineage of each key', () => {
   });
   type Scenario = typeof scenario extends fc.Arbitrary<infer T> ? T : never;
 
-  const mergeAll = async ({ rows: drawn, batchOf, order, rowGroupRows, isMixed, budgetRows, mergersAtOnce, cacheBytes }: Scenario) => {
+  const mergeAll = async ({ rows: drawn, batches, batchOf, order, rowGroupRows, isMixed, budgetRows, mergersAtOnce, cacheBytes }: Scenario) => {
     // Offsets are dense in each topic partition, in the order drawn.
     const next = new Map<string, bigint>();
     const rows = drawn.map(({ place, reading: number, topic, partition, value }) => {
@@ -133,10 +134,10 @@ describe('Gold equals the least lineage of each key', () => {
       return reading(place, number, offset, { topic, partition, value });
     });
     const { store, catalog } = await openLake();
-    // One reading has one time, so one microsecond may hold as many rows as it was drawn.
-    const perMoment = Math.max(...[...Map.groupBy(rows, (row) => `${row.place}/${row.seenAt}`).values()].map((group) => group.length));
+    const pending = order.map((batch) => rows.filter((_, i) => batchOf[i]! % batches === batch)).filter((batch) => batch.length > 0);
+    // One reading has one time, so one microsecond holds as many rows as it was drawn in a batch.
+    const perMoment = Math.max(...pending.flatMap((batch) => [...Map.groupBy(batch, (row) => `${row.place}/${row.seenAt}`).values()].map((group) => group.length)));
     const budgetBytes = Math.max(budgetRows, perMoment) * candidateBytes * 2;
-    const pending = order.map((batch) => rows.filter((_, i) => batchOf[i] === batch)).filter((batch) => batch.length > 0);
     const results: MergeGoldResult[] = [];
     const merger = async (): Promise<void> => {
       // Each has its own catalog and cache, as another process would.
@@ -271,6 +272,27 @@ describe('a merge', () => {
     expect(result).toMatchObject({ status: 'committed', attempts: 2, goldRows: 1, duplicates: 1 });
     const { rows } = await readGold(lake.store, lake.catalog);
     expect(rows.map((row) => row.offset).toSorted()).toEqual([1n, 11n, 2n]);
+  });
+
+  test('that is overtaken by the rewriting of a file it meant to rewrite removes its row from the new one', async () => {
+    const there = Array.from({ length: 6 }, (_, i) => reading('A', BigInt(i) * 3n, 50n + BigInt(i)));
+    await merge(there);
+    const own = [reading('A', 3n, 10n), reading('A', 6n, 90n), reading('A', 30n, 11n)];
+    const silver = await putSilver(lake.store, own);
+    let isOvertaken = false;
+    lake.store.onPut = (key) => {
+      if (isOvertaken || !key.includes('gold_readings/data')) return undefined;
+      isOvertaken = true;
+      return async () => {
+        const other = createObjectStoreCatalog({ store: lake.store, namespace: 'tests' });
+        const rows = [reading('A', 9n, 1n), reading('A', 3n, 20n)];
+        await mergeGold({ store: lake.store, catalog: other, cache: new GoldKeyCache(lake.store), dataset }, inputOf(rows, await putSilver(lake.store, rows)));
+      };
+    };
+    const result = await mergeGold({ ...lake, dataset }, inputOf(own, silver));
+    expect(result).toMatchObject({ status: 'committed', attempts: 2, goldRows: 1, duplicates: 2, replacedRows: 1 });
+    const { rows } = await readGold(lake.store, lake.catalog);
+    expect(byKey(rows)).toEqual(byKey(modelOf([...there, ...own, reading('A', 9n, 1n), reading('A', 3n, 20n)])));
   });
 
   test('without a Silver row covers its offsets all the same', async () => {
