@@ -30,22 +30,30 @@ await runCommand<Options>(program, async (options) => {
         if (event.step === 'died') onDeath(event);
       },
     });
-    process.stdout.write(options.json ? `${JSON.stringify(stack.endpoints)}\n` : describeStack(stack));
-    const stayAlive = setInterval(() => {}, 60_000); // with external servers only, nothing else would
-    const stopped = new Promise<void>((resolve) => {
-      if (signal.aborted) resolve();
-      signal.addEventListener('abort', () => resolve(), { once: true });
-    });
-    const ended = await Promise.race([stopped, death]);
-    if (ended) process.stderr.write(`${ended.server} ${ended.message}; its log is ${stack.servers[ended.server].logFile}\n`);
-    clearInterval(stayAlive);
-    await stack.stop();
-    return ended ? exitFailed : exitOk;
+    try {
+      process.stdout.write(options.json ? `${JSON.stringify(asJson(stack))}\n` : describeStack(stack));
+      const stayAlive = setInterval(() => {}, 60_000); // nothing else would: servers do not keep their starter alive
+      const stopped = new Promise<void>((resolve) => {
+        if (signal.aborted) resolve();
+        signal.addEventListener('abort', () => resolve(), { once: true });
+      });
+      const ended = await Promise.race([stopped, death]);
+      if (ended) process.stderr.write(`${ended.server} ${ended.message}; its log is ${stack.servers[ended.server].logFile}\n`);
+      clearInterval(stayAlive);
+      return ended ? exitFailed : exitOk;
+    } finally {
+      await stack.stop();
+    }
   } catch (error) {
     if (signal.aborted) return exitOk; // stopped while starting: that is what was asked for
     throw error;
   }
 });
+
+/** The endpoints, where the data lies, and the process ids of the servers that were started here. */
+function asJson(stack: Stack): object {
+  return { ...stack.endpoints, dataDir: stack.dataDir, pids: Object.values(stack.servers).flatMap(({ pid }) => pid ?? []) };
+}
 
 function describeStack(stack: Stack): string {
   const { kafka, temporal, s3, schemaRegistry } = stack.endpoints;

@@ -75,7 +75,7 @@ export interface StackOptions {
 
 /**
  * Starts the real servers on free ports of 127.0.0.1 and returns when all answer. A server that the environment names
- * (see `endpointVariables`) is used as it is. The servers end with this process, however it ends. Throws
+ * (see `endpointVariables`) is used as it is. The servers end with this process, however it ends, and do not keep it alive. Throws
  * TOOLCHAIN_MISSING, BAD_CONFIG, or STACK_START_FAILED with the end of the log of the server that failed; nothing is left
  * running then.
  */

@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdir, open } from 'node:fs/promises';
+import type { Socket } from 'node:net';
 import { dirname } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { ChildProcess } from 'node:child_process';
@@ -74,7 +75,7 @@ export class ServerProcess {
         resolve(false);
       });
     });
-    child.stdin?.on('error', () => {}); // the pipe is never written; its reset at the server's death is no news
+    child.stdin?.on('error', () => {}); // nothing is ever written, and the server's death is told by its exit
     this.#child = child;
 
     const deadline = Date.now() + readyTimeoutMs;
@@ -95,6 +96,9 @@ export class ServerProcess {
       }
       await delay(readyPollMs);
     }
+    // A program that forgets to stop its servers ends all the same, and they with it.
+    child.unref();
+    (child.stdin as Socket | null)?.unref();
     child.once('exit', () => {
       if (this.#child !== child) return;
       this.#child = undefined;
@@ -108,6 +112,7 @@ export class ServerProcess {
     if (!child) return;
     this.#child = undefined;
     if (child.exitCode !== null || child.signalCode !== null) return;
+    child.ref();
     const ended = once(child, 'exit');
     child.kill(signal);
     const timer = setTimeout(() => child.kill('SIGKILL'), stopGraceMs);
