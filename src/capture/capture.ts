@@ -1,4 +1,3 @@
-import { once } from 'node:events';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { CoverageJson } from '../domain/offsets.ts';
 import { TidemarkError } from '../domain/errors.ts';
@@ -55,6 +54,7 @@ export interface CaptureOptions {
 }
 
 const progressEveryMs = 1_000;
+/** After the signal: how long the sink may still take for what it has. */
 const stopTimeoutMs = 10_000;
 /** With a rate, trades are released in slices of this long. */
 const sliceMs = 20;
@@ -117,7 +117,7 @@ export const runCapture = async ({
   const write = async ({ exchange }: Feed, batch: readonly CapturedTrade[]): Promise<void> => {
     if (!pacer) {
       trades += batch.length;
-      await orStopped(sink.write(exchange, batch), signal);
+      await sink.write(exchange, batch);
       return;
     }
     for (let start = 0; start < batch.length; start += pacer.sliceTrades) {
@@ -125,7 +125,7 @@ export const runCapture = async ({
       await pacer.pass(slice.length);
       if (signal?.aborted) return;
       trades += slice.length;
-      await orStopped(sink.write(exchange, slice), signal);
+      await sink.write(exchange, slice);
     }
   };
 
@@ -144,6 +144,10 @@ export const runCapture = async ({
   };
 
   const progress = onProgress && setInterval(() => onProgress(counts()), progressEveryMs);
+  let stopDeadline: NodeJS.Timeout | undefined;
+  const onStop = (): void => { stopDeadline = setTimeout(() => sink.abort(), stopTimeoutMs); };
+  if (signal?.aborted) onStop();
+  else signal?.addEventListener('abort', onStop, { once: true });
   try {
     for await (const batch of source.batches(signal)) {
       await record(batch);
@@ -152,29 +156,14 @@ export const runCapture = async ({
       if (found.length > 0) await write(batch.feed, found);
       if (trades >= tradesMax || signal?.aborted) break;
     }
-    await orStopped(sink.flush(flushTimeoutMs), signal);
+    await sink.flush(flushTimeoutMs);
   } finally {
     clearInterval(progress);
+    clearTimeout(stopDeadline);
+    signal?.removeEventListener('abort', onStop);
     await recorder?.file.close();
   }
   const final = counts();
   onProgress?.(final);
   return final;
-};
-
-/** Waits for as long as it takes, and no longer than a stop may take once one was asked for. */
-const orStopped = async (work: Promise<void>, signal: AbortSignal | undefined): Promise<void> => {
-  if (!signal) return work;
-  const settled = new AbortController();
-  const stopped = async (): Promise<never> => {
-    if (!signal.aborted) await once(signal, 'abort', { signal: settled.signal });
-    await delay(stopTimeoutMs, undefined, { signal: settled.signal });
-    throw new TidemarkError('KAFKA_UNAVAILABLE', `capture was stopped, and ${stopTimeoutMs} ms later not all records were acknowledged`);
-  };
-  try {
-    await Promise.race([work, stopped()]);
-  } finally {
-    settled.abort();
-    work.catch(() => undefined);
-  }
 };

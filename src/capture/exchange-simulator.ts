@@ -212,7 +212,7 @@ class SimulatedFeed {
       if (done) break;
       if (frame.dueMs > 0) {
         const waitMs = frame.dueMs - Date.now();
-        if (waitMs > 1) await delay(waitMs);
+        if (waitMs > 0) await delay(Math.ceil(waitMs));
       }
       this.recent.push(frame);
       this.next += 1;

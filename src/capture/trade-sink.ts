@@ -16,6 +16,8 @@ export interface TradeSink {
   write(exchange: Exchange, trades: readonly CapturedTrade[]): Promise<void>;
   /** Resolves when all that was written is durable; throws when it is not within the time. */
   flush(timeoutMs?: number): Promise<void>;
+  /** Makes what waits in {@link write} and {@link flush} fail: for a stop that has waited long enough. */
+  abort(): void;
   /** Durable so far. */
   produced(): { records: number; offsets: CoverageJson };
 }
@@ -73,6 +75,7 @@ export const createKafkaTradeSink = ({ producer, registry, topicPrefix = '' }: K
       await producer.produce(topic, trades.map((trade): OutgoingRecord => ({ key: symbolOf(trade), value: encode(trade) })));
     },
     flush: (timeoutMs) => producer.flush(timeoutMs),
+    abort: () => void producer.abort(),
     produced: () => ({ records: producer.deliveredRecords(), offsets: producer.delivered().toJson() }),
   };
 };

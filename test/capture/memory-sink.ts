@@ -12,6 +12,7 @@ export const memorySink = (): TradeSink & { trades: { exchange: Exchange; trade:
       return Promise.resolve();
     },
     flush: () => Promise.resolve(),
+    abort: () => undefined,
     produced: () => ({ records: trades.length, offsets: {} }),
   };
 };
