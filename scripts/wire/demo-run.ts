@@ -1,3 +1,4 @@
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Client } from '@temporalio/client';
@@ -65,6 +66,7 @@ export interface DemoResult {
   tables: Record<string, string>;
   s3: { endpoint: string | undefined; region: string; bucket: string; access_key_id: string; secret_access_key: string };
   temporal_ui: string | undefined;
+  temporal_address: string;
   kafka_brokers: string;
   schema_registry: string;
 }
@@ -107,6 +109,10 @@ const captureArguments = ({ source, trades, rate, folder }: DemoOptions): { name
     }];
   });
 };
+
+const environmentFile = ({ folder }: DemoOptions): string => join(folder, 'environment.sh');
+const environmentLines = (config: Config): string =>
+  Object.entries(configToEnvironment(config)).map(([name, value]) => `export ${name}='${value.replaceAll("'", "'\\''")}'\n`).join('');
 
 const totalRows = async ({ catalog }: Lake, name: string): Promise<number> =>
   Number((await catalog.load(name)).currentSnapshot?.summary['total-records'] ?? 0);
@@ -176,6 +182,7 @@ export const runDemo = async (options: DemoOptions, whileUp: (code: number) => P
       const temporal = new Client({ connection, namespace: config.temporal.namespace });
       const result = await flow(run, config, pipeline, lake, temporal, topics);
       if (result === null) return;
+      await writeFile(environmentFile(options), environmentLines(config), { mode: 0o600 });
       await whileUp(print(run, config, result) ? exitOk : exitFailed);
     } finally {
       await connection.close();
@@ -190,9 +197,9 @@ const flow = async (run: DemoRun, config: Config, pipeline: Pipeline, lake: Lake
   const { signal } = options;
   const temporalWorker = run.start('temporal-worker', 'run-temporal-worker.ts', ['--json'], config, true);
   const streamingWorker = run.start('streaming-worker', 'run-streaming-worker.ts', ['--json'], config, true);
-  const captures = captureArguments(options).map(({ name, args }) => run.start(name, 'run-capture.ts', args, config, false));
   const [worker, streaming] = await Promise.all([temporalWorker, streamingWorker].map((one) => one.event(hasEvent('ready'), signal)));
-  run.say(`  Temporal Worker is up (pid ${String(worker?.['pid'])}), streaming worker is up (pid ${String(streaming?.['pid'])})`);
+  run.say(`  Temporal Worker: ready (pid ${String(worker?.['pid'])})\n  streaming worker: ready (pid ${String(streaming?.['pid'])})`);
+  const captures = captureArguments(options).map(({ name, args }) => run.start(name, 'run-capture.ts', args, config, false));
 
   const bad: Promise<BadRecord[]> = options.source.kind === 'simulator'
     ? Promise.all(captures.map((capture) => capture.event(hasEvent('ready'), signal))).then(async () => {
@@ -344,6 +351,7 @@ const resultOf = (config: Config, outcome: DemoOutcome): DemoResult => {
       access_key_id: config.s3.accessKeyId, secret_access_key: config.s3.secretAccessKey,
     },
     temporal_ui: config.temporal.uiUrl,
+    temporal_address: config.temporal.address,
     kafka_brokers: config.kafka.brokers.join(','),
     schema_registry: config.schemaRegistry.url,
   };
@@ -378,6 +386,7 @@ const print = (run: DemoRun, config: Config, outcome: DemoOutcome): boolean => {
       `  DuckDB           INSTALL httpfs; LOAD httpfs; INSTALL iceberg; LOAD iceberg;`,
       `                   CREATE SECRET (TYPE s3, KEY_ID '${config.s3.accessKeyId}', SECRET '${config.s3.secretAccessKey}', REGION '${config.s3.region}', ENDPOINT '${endpoint.host}', URL_STYLE 'path', USE_SSL ${endpoint.protocol === 'https:'});`,
       `                   SELECT exchange, symbol, count(*) AS trades, sum(price * quantity) AS notional FROM iceberg_scan('${gold}') GROUP BY ALL ORDER BY trades DESC;`,
+      `  the streams      source ${environmentFile(options)} && npm run status`,
       `  logs             ${options.folder}`,
       '  stop it          npm run demo -- --stop',
     );

@@ -40,14 +40,14 @@ export const startTemporalWorker = async (config: Config, log: Logger): Promise<
     runtimeInstalled = true;
   }
   const pipeline = await loadPipeline(config);
-  const [{ catalog, store }, clientConnection, connection, workflowBundle] = await Promise.all([
-    openLake(config, pipeline), connectTemporal(config), NativeConnection.connect({ address: config.temporal.address }), loadWorkflowBundle(),
-  ]);
-  await prepareNamespace(clientConnection, config, log);
-  const temporal = new Client({ connection: clientConnection, namespace: config.temporal.namespace });
   const refinePool = new RefinePool(config, log);
   // One thread for all merges: they follow each other into the same Gold buckets, and share the cache of its keys.
   const mergePool = new RefinePool({ ...config, microBatch: { threads: 1 } }, log);
+  const [{ catalog, store }, clientConnection, connection, workflowBundle] = await Promise.all([
+    openLake(config, pipeline), connectTemporal(config), NativeConnection.connect({ address: config.temporal.address }), loadWorkflowBundle(), refinePool.open(), mergePool.open(),
+  ]);
+  await prepareNamespace(clientConnection, config, log);
+  const temporal = new Client({ connection: clientConnection, namespace: config.temporal.namespace });
   const worker = await Worker.create({
     connection,
     namespace: config.temporal.namespace,

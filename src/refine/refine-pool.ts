@@ -69,6 +69,11 @@ export class RefinePool {
     return this.run('refine', input, options);
   }
 
+  /** Starts all threads and lets them load their modules, so that the first micro-batch does not wait for it. */
+  async open(): Promise<void> {
+    await Promise.all(Array.from({ length: this.threadsMax }, () => this.run('open', null)));
+  }
+
   /** Rejects with the signal's reason at once when it aborts; the thread stops at its next look at it. */
   run<Name extends TaskName>(name: Name, input: RefineTasks[Name]['input'], { signal, onProgress }: RunOptions = {}): Promise<RefineTasks[Name]['result']> {
     return new Promise((resolve, reject) => {

@@ -31,6 +31,8 @@ export interface TaskOptions {
 /** Tasks that a thread can run: input and result are plain JSON. */
 export interface RefineTasks {
   refine: { input: RefineInput; result: RefineResult };
+  /** Does nothing: a thread that has done it has loaded its modules. */
+  open: { input: null; result: null };
   mergeGold: { input: MergeGoldInput & { source: string }; result: MergeGoldResult };
 }
 export type TaskName = keyof RefineTasks;
@@ -49,6 +51,7 @@ export const createTaskRunners = ({ store, catalog, pipeline }: TaskContext, reg
   const decoders = new Map<string, DecoderCache>();
   const goldKeys = new GoldKeyCache(store);
   return {
+    open: () => Promise.resolve(null),
     mergeGold: (input, { signal, onProgress }) => mergeGold({
       store, catalog, dataset: datasetOf(pipeline, input.source), cache: goldKeys, signal, onProgress,
     }, input),

@@ -1,4 +1,4 @@
-import { TidemarkError } from '../domain/errors.ts';
+import { TidemarkError, isTidemarkError } from '../domain/errors.ts';
 
 export interface RegistryOptions {
   /** Base URL of the Confluent-compatible API; may hold a user and a password. */
@@ -86,7 +86,14 @@ export const createRegistryClient = ({ url, timeoutMs = 10_000, attemptsMax = 4,
 
   return {
     async register(subject, schema) {
-      const answer = await request('POST', `/subjects/${encodeURIComponent(subject)}/versions`, { schemaType: 'AVRO', schema: JSON.stringify(schema) }, `subject ${subject}`) as { id?: unknown };
+      const post = () => request('POST', `/subjects/${encodeURIComponent(subject)}/versions`, { schemaType: 'AVRO', schema: JSON.stringify(schema) }, `subject ${subject}`);
+      // Of two producers that register a new subject at once one may be answered 409, as if its schema were incompatible;
+      // asked again, the registry finds the schema there. One that is incompatible stays refused.
+      const answer = await post().catch(async (error: unknown) => {
+        if (!isTidemarkError(error, 'SCHEMA_INCOMPATIBLE')) throw error;
+        await new Promise((resolve) => { setTimeout(resolve, backoffMs * (0.5 + Math.random())); });
+        return post();
+      }) as { id?: unknown };
       if (typeof answer.id !== 'number') throw new TidemarkError('BAD_INPUT', `subject ${subject}: expected a schema id, found ${JSON.stringify(answer)}`);
       return answer.id;
     },
