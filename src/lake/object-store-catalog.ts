@@ -68,6 +68,8 @@ const retryMaxMs = 1_000;
 const metadataLogMax = 100;
 const hintMovesMax = 20;
 const roundsMax = 100;
+/** A load that took longer starts again. Far below any grace period of metadata files. */
+const loadMsMax = 60_000;
 const expireFilesMax = 500;
 const manifestCacheBytesDefault = 64 * 1024 * 1024;
 const dayMs = 24 * 60 * 60 * 1_000;
@@ -298,6 +300,7 @@ class HintedCatalog implements ObjectStoreCatalog {
   /** The current version, confirmed by the hint. With `lookAhead` versions ahead of the hint are finished first. */
   private async current(name: string, lookAhead = true): Promise<Current> {
     for (let rounds = 0; rounds < roundsMax; rounds += 1) {
+      const startedMs = this.now();
       const hint = await this.readHint(name);
       if (!hint) {
         // The creator died between the two puts, or is about to do the second.
@@ -306,15 +309,16 @@ class HintedCatalog implements ObjectStoreCatalog {
         continue;
       }
       const table = await this.fetchTable(name, hint.version);
-      // Not there: we slept, and the version was deleted meanwhile. The hint has moved.
-      if (!table) continue;
+      // Not there: we slept, and the version was deleted meanwhile. The hint has moved. After a long sleep even what is
+      // there may have been put into the void since the hint was read.
+      if (!table || this.now() - startedMs > loadMsMax) continue;
       const current = lookAhead ? await this.finishAhead(name, { table, hint }) : { table, hint };
       if (!current) continue;
       const known = this.loaded.get(name);
       if (!known || known.version <= current.table.version || known.metadata['table-uuid'] !== current.table.metadata['table-uuid']) this.loaded.set(name, current.table);
       return current;
     }
-    throw new TidemarkError('OBJECT_STORE_UNAVAILABLE', `table ${name}: expected a version that the hint names, found the hint ahead of it ${roundsMax} times`);
+    throw new TidemarkError('OBJECT_STORE_UNAVAILABLE', `table ${name}: expected a version that the hint names, found none in ${roundsMax} rounds`);
   }
 
   private async fetchTable(name: string, version: number): Promise<LoadedTable | null> {

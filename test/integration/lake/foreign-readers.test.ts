@@ -168,3 +168,27 @@ test('a table without partitions, and one without rows, are read by both engines
   expect((await readWithPyIceberg(s3, emptied.metadataLocation)).rows).toEqual([]);
   expect(await queryWithDuckDb(s3, { t: emptied.metadataLocation }, 'SELECT count(*) AS n FROM t')).toEqual([{ n: 0 }]);
 });
+
+test('a table partitioned by the day of a time is pruned by both engines', async () => {
+  const catalog = newCatalog();
+  const bronze: TableDefinition = {
+    name: 'bronze',
+    fields: [{ id: 1, name: 'offset', type: 'long', required: true }, { id: 2, name: 'ingestion_timestamp', type: 'timestamptz', required: true }],
+    partitionBy: [{ sourceId: 2, fieldId: 1000, name: 'ingestion_timestamp_day', transform: 'day' }],
+  };
+  await catalog.ensureTable(bronze);
+  const day = 24n * hour;
+  const files = await Promise.all([-1n, 19_000n, 19_001n].map((n) => uploaded(
+    catalog, bronze, `day${n}`, { rowCount: 1, columns: { offset: BigInt64Array.of(2n ** 62n + n), ingestion_timestamp: BigInt64Array.of(n * day + 1n) } }, { ingestion_timestamp: Number(n) },
+  )));
+  // One manifest holds all three, so that it is not the manifest list alone that prunes.
+  const { version } = await catalog.commit('bronze', { commitId: 'days', add: files });
+  const read = await readWithPyIceberg(s3, version.metadataLocation, { filter: "ingestion_timestamp >= '2022-01-09T00:00:00+00:00' and ingestion_timestamp < '2022-01-10T00:00:00+00:00'" });
+  expect(fileNames(read.dataFiles)).toEqual(['day19001']);
+  expect(read.rows).toEqual([{ offset: String(2n ** 62n + 19_001n), ingestion_timestamp: '2022-01-09T00:00:00.000001Z' }]);
+  await store.delete(files.slice(1).map(({ filePath }) => store.keyOf(filePath)));
+  expect(await queryWithDuckDb(s3, { bronze: version.metadataLocation }, "SELECT ingestion_timestamp FROM bronze WHERE ingestion_timestamp < TIMESTAMPTZ '1970-01-01 00:00:00+00'"))
+    .toEqual([{ ingestion_timestamp: '1969-12-31T00:00:00.000001Z' }]);
+  expect(await queryWithDuckDb(s3, { bronze: version.metadataLocation }, `SELECT ingestion_timestamp FROM bronze WHERE "offset" < ${2n ** 62n}`))
+    .toEqual([{ ingestion_timestamp: '1969-12-31T00:00:00.000001Z' }]);
+});

@@ -258,6 +258,28 @@ describe('a zombie', () => {
     expect(hintOf(store)).toBe(5);
   });
 
+  test('that sleeps between hint and version file, and finds its number put into the void meanwhile, reads again', async () => {
+    let now = 0;
+    const { store, catalog, processOf } = await setup();
+    await catalog.commit('trades', append(1));
+    const emptyTable = store.objects.get(versionKey(1))!.body;
+    const { asleep, wake, fault } = sleeper();
+    store.onGet = async (key) => {
+      if (key !== versionKey(2)) return;
+      store.onGet = undefined;
+      await fault();
+    };
+    const reading = processOf({ now: () => now }).load('trades');
+    await asleep;
+    const other = processOf({ keepVersions: 1, metadataGraceMs: 0 });
+    for (const n of [2, 3, 4]) await other.commit('trades', append(n));
+    await other.expireMetadata('trades');
+    await store.put(versionKey(2), emptyTable, { condition: 'absent' });
+    now = 86_400_000;
+    wake();
+    expect(await filesOf(await reading)).toEqual(['file-1', 'file-2', 'file-3', 'file-4']);
+  });
+
   test('whose hint put arrives late does not move the hint back', async () => {
     const { store, catalog, processOf } = await setup();
     await catalog.commit('trades', append(1));
