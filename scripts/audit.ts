@@ -2,14 +2,14 @@
 import '../src/config/require-node.ts';
 import { Client } from '@temporalio/client';
 import { InvalidArgumentError } from 'commander';
-import { auditConservation, memoryBudgetBytesDefault } from '../src/audit/conservation.ts';
-import { recordFindings } from '../src/audit/finding-rows.ts';
+import { memoryBudgetBytesDefault } from '../src/audit/conservation.ts';
+import { runAudit } from '../src/audit/run-audit.ts';
 import { environmentHelp, loadConfig } from '../src/config/config.ts';
 import { auditPromises, auditWorkflowId, auditWorkflowType } from '../src/contracts/audit.ts';
 import type { AuditInput, AuditPromise, AuditReport, AuditSummary } from '../src/contracts/audit.ts';
 import { TidemarkError } from '../src/domain/errors.ts';
 import { ProgressLine, command, exitFailed, exitOk, megabytes, milliseconds, runCommand, stopSignal, table, thousands } from './cli.ts';
-import { auditKafka, parseRanges } from './wire/audit.ts';
+import { parseRanges } from './wire/audit.ts';
 import { openLakeReadOnly } from './wire/lake.ts';
 import { loadPipeline } from './wire/pipeline.ts';
 import { connectTemporal } from './wire/temporal.ts';
@@ -79,21 +79,18 @@ await runCommand<Options>(program, async (options) => {
   const config = loadConfig();
   const pipeline = await loadPipeline(config);
   const signal = stopSignal();
-  const { catalog, store } = openLakeReadOnly(config, pipeline);
   for (const source of options.source ?? []) {
     if (!pipeline.datasets.some((dataset) => dataset.source === source)) {
       throw new TidemarkError('BAD_INPUT', `--source: expected one of ${pipeline.datasets.map((dataset) => dataset.source).join(', ')}, found ${source}`);
     }
   }
-  const range = options.range ? await parseRanges(options.range, catalog, pipeline, options.source) : undefined;
+  let input: AuditInput = { ...(options.source ? { sources: options.source } : {}), ...(options.keysOnly ? { keysOnly: true } : {}) };
+  if (options.range) input = { ...input, range: (await parseRanges(options.range, openLakeReadOnly(config, pipeline).catalog, pipeline, options.source)).toJson() };
 
   if (options.workflow) {
     const connection = await connectTemporal(config);
     try {
       const temporal = new Client({ connection, namespace: config.temporal.namespace });
-      const input: AuditInput = {
-        ...(options.source ? { sources: options.source } : {}), ...(range ? { range: range.toJson() } : {}), ...(options.keysOnly ? { keysOnly: true } : {}),
-      };
       const handle = await temporal.workflow.start(auditWorkflowType, {
         workflowId: auditWorkflowId, taskQueue: config.temporal.taskQueue, args: [input], workflowIdConflictPolicy: 'FAIL',
         staticSummary: `Audit of ${options.source?.join(', ') ?? 'all sources'}`,
@@ -112,15 +109,12 @@ await runCommand<Options>(program, async (options) => {
   }
 
   const progress = new ProgressLine();
-  const report = await auditConservation({
-    catalog, store, pipeline, signal, topicPrefix: config.kafka.topicPrefix, memoryBudgetBytes: options.memory * MiB,
-    verification: options.keysOnly ? 'keys' : 'content',
-    ...(options.source ? { sources: options.source } : {}),
-    ...(range ? { range } : {}),
-    ...(options.kafka ? { kafka: auditKafka(config) } : {}),
+  const report = await runAudit(config, {
+    ...input, memoryBudgetBytes: options.memory * MiB, withoutKafka: !options.kafka, withoutRecord: !options.record,
+  }, {
+    signal,
     onProgress: ({ phase, subject, files, rows }) => progress.show(`Auditing ${phase}: ${subject} · ${thousands(files)} files, ${thousands(rows)} rows`),
   });
-  if (options.record) await recordFindings({ catalog, store, report, signal });
   progress.done(`Audited ${thousands(report.tables.reduce((sum, { files }) => sum + files, 0))} files in ${milliseconds(report.durationMs)}.`);
   if (options.json) {
     process.stdout.write(`${JSON.stringify({ ...report, maxRssBytes: process.resourceUsage().maxRSS * 1024 })}\n`);

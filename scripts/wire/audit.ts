@@ -1,28 +1,7 @@
-import type { AuditOptions, KafkaBounds } from '../../src/audit/conservation.ts';
-import type { Config } from '../../src/config/config.ts';
 import type { Pipeline } from '../../src/datasets/pipeline.ts';
-import { Coverage, IntervalSet, parseTopicPartitionKey } from '../../src/domain/offsets.ts';
 import { TidemarkError } from '../../src/domain/errors.ts';
-import { fetchOffsetBounds } from '../../src/kafka/topics.ts';
+import { Coverage, IntervalSet, parseTopicPartitionKey } from '../../src/domain/offsets.ts';
 import type { Catalog } from '../../src/lake/table.ts';
-
-const isUnknownTopic = (error: unknown): boolean => {
-  for (let current = error; current instanceof Error; current = current.cause) {
-    if ('type' in current && current.type === 'UNKNOWN_TOPIC_OR_PARTITION') return true;
-  }
-  return false;
-};
-
-/** What the audit asks the broker. A topic that was never created has no records. */
-export const auditKafka = ({ kafka }: Pick<Config, 'kafka'>): NonNullable<AuditOptions['kafka']> => async (topic) => {
-  try {
-    const bounds = await fetchOffsetBounds(kafka.brokers, [topic]);
-    return new Map(Object.entries(bounds).map(([key, { low, high }]) => [parseTopicPartitionKey(key).partition, { logStart: low, logEnd: high } satisfies KafkaBounds] as const));
-  } catch (error) {
-    if (isUnknownTopic(error)) return new Map();
-    throw error;
-  }
-};
 
 /**
  * Ranges as the command line gives them: `<topic>/<partition>:<start>-<end>[,…]`, or `<start>-<end>[,…]` for every topic
