@@ -279,11 +279,19 @@ export class Candidates {
       this.hashes.set(hashes, start * keyWords);
       this.offsets.set(offsets, start);
     }
+    let topic: string | undefined;
+    let partition = -1;
+    let number = -1;
     for (let i = 0; i < taken.length; i += 1) {
       const row = taken[i]!;
       const at = start + i;
+      if (topics[row] !== topic || partitions[row] !== partition) {
+        topic = topics[row]!;
+        partition = partitions[row]!;
+        number = this.planned.numberOf(topic, partition);
+      }
       this.rows[at] = row;
-      this.numbers[at] = this.planned.numberOf(topics[row]!, partitions[row]!);
+      this.numbers[at] = number;
       if (isWhole) continue;
       this.offsets[at] = offsets[row]!;
       for (let word = 0; word < keyWords; word += 1) this.hashes[at * keyWords + word] = hashes[row * keyWords + word]!;

@@ -160,7 +160,7 @@ describe('Gold equals the least lineage of each key', () => {
       expect({ goldRows: sum((result) => result.goldRows), duplicates: sum((result) => result.duplicates) }).toEqual({ goldRows: gold.rows.length, duplicates: rows.length - gold.rows.length });
       expect(gold.version.coverage.toJson()).toEqual(coverageOf(rows));
     }), { seed, numRuns: 60 });
-  });
+  }, 180_000);
 });
 
 describe('a merge', () => {
