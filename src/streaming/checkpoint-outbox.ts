@@ -98,14 +98,18 @@ export class CheckpointOutbox {
     }
   }
 
-  /** Takes in where the ledger stands; what it has accepted is dropped, what it has not stays for the next report. */
-  settle(owner: string, view: LedgerView): Settlement {
+  /**
+   * Takes in where the ledger stands after a report; what it has accepted is dropped, what it has not stays for the next one.
+   *
+   * @param epochs of the report: a topic partition that was claimed again since is passed over.
+   */
+  settle(owner: string, epochs: Readonly<Record<string, number>>, view: LedgerView): Settlement {
     const settlement: Settlement = { accepted: [], stale: [] };
     for (const [topicPartition, found] of Object.entries(view.topicPartitions)) {
       const known = this.open.get(topicPartition);
-      // An older epoch than ours: read before our claim.
-      if (!known || found.epoch < known.epoch) continue;
-      if (found.epoch > known.epoch || found.owner !== owner) {
+      if (!known || epochs[topicPartition] !== known.epoch) continue;
+      // An epoch below ours is a ledger that was built again from a lake without a file of ours.
+      if (found.epoch !== known.epoch || found.owner !== owner) {
         settlement.stale.push(topicPartition);
         continue;
       }

@@ -110,7 +110,7 @@ export class CheckpointReporter {
       }
       const view = await this.readBack(Object.keys(report.epochs));
       if (view === null) continue;
-      this.options.onSettled(outbox.settle(owner, view));
+      this.options.onSettled(outbox.settle(owner, report.epochs, view));
       this.resolveDrained();
     }
   }

@@ -1,6 +1,11 @@
+import { randomBytes } from 'node:crypto';
 import { expect, test, vi } from 'vitest';
 import kafkajs from 'kafkajs';
-import { accepted, createLane, expectExactlyOnce, produce, readAccepted, texts } from '../support/streaming.ts';
+import type { CheckpointReport } from '../../src/contracts/stream.ts';
+import { TidemarkError } from '../../src/domain/errors.ts';
+import type { Step } from '../../src/streaming/steps.ts';
+import { accepted, createLane, deleteRecords, expectExactlyOnce, keepProducing, produce, readAccepted, texts, withAdmin } from '../support/streaming.ts';
+import type { Lane } from '../support/streaming.ts';
 
 test('every record of every topic partition reaches Bronze exactly once, and the ledger has accepted it', async () => {
   const lane = await createLane({ partitions: 3 });
@@ -11,7 +16,7 @@ test('every record of every topic partition reaches Bronze exactly once, and the
   await accepted(lane, 1, 5_010n);
   await worker.stop();
   for (const partition of [0, 1, 2]) await expectExactlyOnce(lane, partition);
-  await worker.done;
+  await expect(worker.done).resolves.toBeUndefined();
 });
 
 test('a stop closes and reports what is buffered', async () => {
@@ -28,8 +33,9 @@ test('a stop closes and reports what is buffered', async () => {
 test.each(['None', 'GZIP', 'Snappy', 'LZ4', 'ZSTD'] as const)('records compressed with %s are read', async (name) => {
   const lane = await createLane();
   await produce(lane, 0, texts(3_000), kafkajs.CompressionTypes[name]);
-  lane.start();
+  const worker = lane.start();
   await accepted(lane, 0, 3_000n);
+  expect(worker.state().totals.records).toBe(3_000);
   await expectExactlyOnce(lane, 0);
 });
 
@@ -44,4 +50,288 @@ test('tombstones, empty values, keys and headers come through as they are', asyn
   await accepted(lane, 0, 3n);
   const { rows } = await readAccepted(lane, 0);
   expect([...rows.values()]).toEqual([null, '', 'v']);
+});
+
+const nextOf = (lane: Lane, partition = 0): bigint | null => lane.checkpoints.next(`${lane.topic}/${partition}`);
+
+test('streaming workers that come and go share the topic partitions, and no record is lost or doubled', async () => {
+  const lane = await createLane({ partitions: 4 });
+  const feed = keepProducing(lane, 4);
+  const first = lane.start();
+  await accepted(lane, 0, 1n);
+  const second = lane.start();
+  await vi.waitFor(() => expect(Object.keys(second.state().sources[lane.source]!)).toHaveLength(2), { timeout: 20_000 });
+  await vi.waitFor(() => expect(Object.values(second.state().sources[lane.source]!).every(({ phase }) => phase === 'reading')).toBe(true), { timeout: 20_000 });
+  const claimsBefore = lane.events.filter(({ type }) => type === 'claimed').length;
+  await first.stop();
+  await vi.waitFor(() => expect(Object.keys(second.state().sources[lane.source]!)).toHaveLength(4), { timeout: 20_000 });
+  const sent = await feed.stop();
+  for (const [partition, count] of sent.entries()) await accepted(lane, partition, BigInt(count));
+  await second.stop();
+  expect(lane.events.filter(({ type }) => type === 'claimed').length - claimsBefore, 'kept topic partitions keep their claims').toBe(2);
+  for (const partition of sent.keys()) await expectExactlyOnce(lane, partition);
+});
+
+const steps: Step[] = ['before-claim', 'after-claim', 'before-upload', 'after-upload', 'before-report', 'after-report', 'before-offset-commit', 'after-offset-commit'];
+test.each(steps)('a crash %s loses no record and doubles none', async (crashAt) => {
+  const lane = await createLane({ partitions: 2 });
+  await Promise.all([0, 1].map((partition) => produce(lane, partition, texts(2_000, `a${partition}`))));
+  // The second time, so that something has been accepted before; a claim and an offset commit come only once here.
+  let left = crashAt.endsWith('claim') || crashAt.endsWith('offset-commit') ? 1 : 2;
+  const crashing = lane.start({
+    flush: { intervalMs: 50, rowsMax: 700 },
+    offsetCommitIntervalMs: 0,
+    atStep: (step) => {
+      if (step === crashAt && (left -= 1) === 0) throw new Error(`killed ${step}`);
+    },
+  });
+  await expect(crashing.done).rejects.toThrow(`killed ${crashAt}`);
+  await produce(lane, 0, texts(500, 'later'));
+  lane.start();
+  await accepted(lane, 0, 2_500n);
+  await accepted(lane, 1, 2_000n);
+  for (const partition of [0, 1]) await expectExactlyOnce(lane, partition);
+});
+
+test('files that a crashed owner stored and never reported are found and reported by the next, not written again', async () => {
+  const lane = await createLane();
+  await produce(lane, 0, texts(1_000));
+  lane.checkpoints.onReport = () => 'refuse';
+  const first = lane.start({ flush: { intervalMs: 50, rowsMax: 400 } });
+  await vi.waitFor(() => expect(first.state().totals.rows).toBe(1_000), { timeout: 20_000 });
+  await first.kill();
+  const { files } = first.state().totals;
+  lane.checkpoints.onReport = undefined;
+  const second = lane.start();
+  await accepted(lane, 0, 1_000n);
+  expect(second.state().totals).toMatchObject({ recoveredFiles: files, files: 0, records: 0 });
+  await expectExactlyOnce(lane, 0);
+});
+
+test('a report that a zombie sends late changes nothing', async () => {
+  const lane = await createLane();
+  await produce(lane, 0, texts(500));
+  let late: CheckpointReport | undefined;
+  lane.checkpoints.onReport = (report) => {
+    late ??= report;
+    return 'refuse';
+  };
+  const zombie = lane.start({ sources: [{ source: lane.source, topics: [lane.topic], bronze: lane.bronze, groupId: 'zombies' }] });
+  await vi.waitFor(() => expect(late).toBeDefined(), { timeout: 20_000 });
+  lane.checkpoints.onReport = undefined;
+  const current = lane.start();
+  await accepted(lane, 0, 500n);
+  const before = lane.checkpoints.ledgerState.snapshot();
+  lane.checkpoints.accept(late!);
+  expect(lane.checkpoints.ledgerState.snapshot()).toEqual(before);
+  await zombie.kill();
+  await produce(lane, 0, texts(10, 'more'));
+  await accepted(lane, 0, 510n);
+  await current.stop();
+  await expectExactlyOnce(lane, 0);
+});
+
+test('two workers that both believe to own a topic partition fence each other, and Bronze stays exact', async () => {
+  const lane = await createLane();
+  const feed = keepProducing(lane, 1);
+  const one = lane.start({ sources: [{ source: lane.source, topics: [lane.topic], bronze: lane.bronze, groupId: `${lane.topic}-one` }] });
+  await accepted(lane, 0, 1n);
+  const two = lane.start({ sources: [{ source: lane.source, topics: [lane.topic], bronze: lane.bronze, groupId: `${lane.topic}-two` }] });
+  await vi.waitFor(() => expect(one.state().totals.claimsLost + two.state().totals.claimsLost).toBeGreaterThanOrEqual(3), { timeout: 30_000 });
+  await one.kill();
+  const [sent] = await feed.stop();
+  await accepted(lane, 0, BigInt(sent!));
+  await two.stop();
+  await expectExactlyOnce(lane, 0);
+});
+
+test('a position of the group that somebody else moved is of no consequence', async () => {
+  const lane = await createLane();
+  await produce(lane, 0, texts(300));
+  const first = lane.start({ offsetCommitIntervalMs: 0 });
+  await accepted(lane, 0, 300n);
+  await first.stop();
+  const groupId = `tidemark-${lane.source}`;
+  await withAdmin(lane, async (admin) => {
+    const [committed] = await admin.fetchOffsets({ groupId, topics: [lane.topic] });
+    expect(committed?.partitions, 'for lag tools').toEqual([expect.objectContaining({ partition: 0, offset: '300' })]);
+    await admin.setOffsets({ groupId, topic: lane.topic, partitions: [{ partition: 0, offset: '350' }] });
+  });
+  await produce(lane, 0, texts(100, 'later'));
+  const second = lane.start();
+  await accepted(lane, 0, 400n);
+  await second.stop();
+  await withAdmin(lane, (admin) => admin.setOffsets({ groupId, topic: lane.topic, partitions: [{ partition: 0, offset: '5' }] }));
+  await produce(lane, 0, texts(50, 'last'));
+  lane.start();
+  await accepted(lane, 0, 450n);
+  await expectExactlyOnce(lane, 0);
+});
+
+test('records that the broker deleted before they were read become a gap with its exact offsets, and reading goes on behind it', async () => {
+  const lane = await createLane({ partitions: 2 });
+  await produce(lane, 0, texts(200));
+  const first = lane.start();
+  await accepted(lane, 0, 200n);
+  await first.stop();
+  await produce(lane, 0, texts(300, 'lost'));
+  await produce(lane, 0, texts(100, 'kept'));
+  await deleteRecords(lane, 0, 500n);
+  const second = lane.start();
+  await accepted(lane, 0, 600n);
+  expect(lane.checkpoints.ledgerState.snapshot().gaps).toEqual([expect.objectContaining({ topicPartition: `${lane.topic}/0`, startOffset: '200', endOffset: '500' })]);
+  expect(second.state().totals.gaps).toBe(1);
+  await expectExactlyOnce(lane, 0, [{ start: 200n, end: 500n }]);
+});
+
+test('with the policy to halt, a gap stops its topic partition alone', async () => {
+  const lane = await createLane({ partitions: 2 });
+  await Promise.all([0, 1].map((partition) => produce(lane, partition, texts(100))));
+  const first = lane.start();
+  for (const partition of [0, 1]) await accepted(lane, partition, 100n);
+  await first.stop();
+  await Promise.all([0, 1].map((partition) => produce(lane, partition, texts(100, 'more'))));
+  await deleteRecords(lane, 0, 150n);
+  lane.start({ gapPolicy: 'halt' });
+  await accepted(lane, 1, 200n);
+  await vi.waitFor(() => expect(lane.events).toContainEqual(expect.objectContaining({ type: 'halted', topicPartition: `${lane.topic}/0`, code: 'RECORDS_EXPIRED' })));
+  expect(nextOf(lane)).toBe(100n);
+});
+
+test('a log that ends before the ledger halts its topic partition with LOG_TRUNCATED; the others go on', async () => {
+  const lane = await createLane({ partitions: 2 });
+  await produce(lane, 1, texts(50));
+  // The ledger knows more than the log has: the topic was deleted and made again.
+  const { claims: [claim] } = await lane.checkpoints.claim(lane.source, { owner: 'before', topicPartitions: [`${lane.topic}/0`] });
+  lane.checkpoints.accept({ owner: 'before', epochs: { [`${lane.topic}/0`]: claim!.epoch }, ranges: [{ topicPartition: `${lane.topic}/0`, fileEpoch: 1, startOffset: '0', endOffset: '1000', rowCount: 1, byteCount: 1, checksum: '' }], gaps: [] });
+  const worker = lane.start();
+  await accepted(lane, 1, 50n);
+  await vi.waitFor(() => expect(worker.state().sources[lane.source]?.[`${lane.topic}/0`]?.phase).toBe('halted'), { timeout: 20_000 });
+  expect(lane.events).toContainEqual(expect.objectContaining({ type: 'halted', code: 'LOG_TRUNCATED', cause: `${lane.topic}/0: expected a log that reaches offset 1000, found its end at 0` }));
+  expect(nextOf(lane)).toBe(1000n);
+});
+
+test('aborted transactions and transaction markers are sparse offsets: no rows, no hole, no gap', async () => {
+  const lane = await createLane();
+  const producer = lane.kafka.producer({ transactionalId: `tx-${lane.topic}`, idempotent: true, maxInFlightRequests: 1 });
+  await producer.connect();
+  const transact = async (prefix: string, count: number, end: 'commit' | 'abort'): Promise<void> => {
+    const transaction = await producer.transaction();
+    await transaction.send({ topic: lane.topic, acks: -1, messages: texts(count, prefix).map(({ value }) => ({ partition: 0, value })) });
+    await transaction[end]();
+  };
+  await transact('aborted first', 20, 'abort');
+  await transact('kept', 30, 'commit');
+  await transact('aborted', 40, 'abort');
+  const worker = lane.start();
+  await accepted(lane, 0, 50n);
+  await transact('aborted while reading', 10, 'abort');
+  await transact('kept while reading', 5, 'commit');
+  await producer.disconnect();
+  await vi.waitFor(() => expect(worker.state().totals.rows).toBe(35), { timeout: 20_000 });
+  await worker.stop();
+  const { rows, ranges } = await readAccepted(lane, 0);
+  expect(ranges[0]!.start).toBe(0n);
+  expect(rows.size).toBe(35);
+  expect([...rows.values()].every((value) => value?.startsWith('kept'))).toBe(true);
+  expect(lane.events.filter(({ type }) => type === 'gap')).toEqual([]);
+  await expectExactlyOnce(lane, 0);
+});
+
+test('records larger than the whole budget pass, one at a time', async () => {
+  const lane = await createLane({ partitions: 2, configs: { 'max.message.bytes': '8000000' } });
+  const MiB = 1024 * 1024;
+  for (let i = 0; i < 3; i += 1) {
+    await produce(lane, 0, [{ value: Buffer.alloc(3 * MiB, 97 + i) }]);
+    await produce(lane, 0, texts(50, `small ${i}`));
+    await produce(lane, 1, texts(500, `other ${i}`));
+  }
+  const worker = lane.start({ budgetBytes: MiB, flush: { intervalMs: 200, bytesMax: MiB / 2 } });
+  await accepted(lane, 0, 153n);
+  await accepted(lane, 1, 1_500n);
+  expect(worker.state().budget.peakBytes).toBeLessThan(4.5 * MiB);
+  await worker.stop();
+  expect(worker.state().budget.usedBytes).toBe(0);
+  for (const partition of [0, 1]) await expectExactlyOnce(lane, partition);
+});
+
+test('S3 away: consumption pauses at the budget and never passes it; when S3 is back all goes on', async () => {
+  const lane = await createLane({ partitions: 2 });
+  const budgetBytes = 2 * 1024 * 1024;
+  await Promise.all([0, 1].map((partition) => produce(lane, partition, Array.from({ length: 10_000 }, () => ({ value: randomBytes(300).toString('base64') })))));
+  const { promise: back, resolve: comeBack } = Promise.withResolvers<void>();
+  const store = {
+    ...lane.store,
+    put: async (...args: Parameters<typeof lane.store.put>) => {
+      await back;
+      return lane.store.put(...args);
+    },
+  };
+  const worker = lane.start({ store, budgetBytes });
+  await vi.waitFor(() => expect(worker.state().budget.full).toBe(true), { timeout: 20_000 });
+  const { records } = worker.state().totals;
+  await new Promise((resolve) => { setTimeout(resolve, 700); }); // longer than fetches and flushes take
+  expect(worker.state().totals.records).toBe(records);
+  expect(worker.state().budget.peakBytes).toBeLessThanOrEqual(budgetBytes);
+  comeBack();
+  for (const partition of [0, 1]) await accepted(lane, partition, 10_000n);
+  expect(worker.state().budget.peakBytes).toBeLessThanOrEqual(budgetBytes);
+  await worker.stop();
+  for (const partition of [0, 1]) await expectExactlyOnce(lane, partition);
+});
+
+test('Temporal away: a holder of claims goes on writing Bronze files, and reports them all when Temporal is back', async () => {
+  const lane = await createLane();
+  await produce(lane, 0, texts(100));
+  const worker = lane.start();
+  await accepted(lane, 0, 100n);
+  lane.checkpoints.onReport = () => 'refuse';
+  await produce(lane, 0, texts(1_000, 'meanwhile'));
+  await vi.waitFor(() => expect(worker.state().totals.rows).toBe(1_100), { timeout: 20_000 });
+  expect(nextOf(lane)).toBe(100n);
+  lane.checkpoints.onReport = undefined;
+  await accepted(lane, 0, 1_100n);
+  await worker.stop();
+  await expectExactlyOnce(lane, 0);
+});
+
+test('Temporal lost its database before a file of the current claim was committed: the worker claims again', async () => {
+  const lane = await createLane();
+  const worker = lane.start();
+  await vi.waitFor(() => expect(worker.state().sources[lane.source]?.[`${lane.topic}/0`]?.phase).toBe('reading'), { timeout: 20_000 });
+  lane.checkpoints.loseState();
+  await produce(lane, 0, texts(100));
+  await accepted(lane, 0, 100n);
+  expect(worker.state().totals.claimsLost).toBe(1);
+  await expectExactlyOnce(lane, 0);
+});
+
+test('a new claim waits for Temporal, and reading starts when it answers', async () => {
+  const lane = await createLane();
+  await produce(lane, 0, texts(100));
+  let refusals = 3;
+  lane.checkpoints.onClaim = () => {
+    if ((refusals -= 1) >= 0) throw new TidemarkError('TEMPORAL_UNAVAILABLE', 'away');
+  };
+  const worker = lane.start();
+  await accepted(lane, 0, 100n);
+  expect(worker.state().totals.records).toBe(100);
+  await expectExactlyOnce(lane, 0);
+});
+
+test('Temporal lost its database: the ledger is built again from the lake, and files that only the worker knew of are found on S3', async () => {
+  const lane = await createLane();
+  const feed = keepProducing(lane, 1);
+  const worker = lane.start({ flush: { intervalMs: 50 } });
+  await accepted(lane, 0, 1n);
+  for (let round = 1; round <= 2; round += 1) {
+    lane.checkpoints.loseState();
+    const known = nextOf(lane)!;
+    await accepted(lane, 0, known + 1n);
+    expect(worker.state().totals.claimsLost).toBe(round);
+  }
+  const [sent] = await feed.stop();
+  await accepted(lane, 0, BigInt(sent!));
+  await worker.stop();
+  await expectExactlyOnce(lane, 0);
 });

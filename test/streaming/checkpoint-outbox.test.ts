@@ -22,26 +22,27 @@ test('nothing leaves before the ledger was seen to have it', () => {
   outbox.claim('t/0', 1, 0n);
   add(outbox, 't/0', 0n, 5n);
   add(outbox, 't/0', 5n, 9n);
-  expect(outbox.settle('me', view('t/0', 1, null))).toEqual({ accepted: [], stale: [] });
+  expect(outbox.settle('me', { 't/0': 1 }, view('t/0', 1, null))).toEqual({ accepted: [], stale: [] });
   expect(outbox.collect('me')?.ranges).toHaveLength(2);
-  expect(outbox.settle('me', view('t/0', 1, 5n))).toEqual({ accepted: [{ topicPartition: 't/0', offset: 5n }], stale: [] });
+  expect(outbox.settle('me', { 't/0': 1 }, view('t/0', 1, 5n))).toEqual({ accepted: [{ topicPartition: 't/0', offset: 5n }], stale: [] });
   expect(outbox.collect('me')?.ranges.map(({ startOffset }) => startOffset)).toEqual(['5']);
-  outbox.settle('me', view('t/0', 1, 9n));
+  outbox.settle('me', { 't/0': 1 }, view('t/0', 1, 9n));
   expect(outbox.isEmpty).toBe(true);
 });
 
 test('another owner, a newer epoch, or a ledger that went back: claim again', () => {
   const outbox = new CheckpointOutbox();
-  const stale = (found: ReturnType<typeof view>): string[] => {
+  const stale = (found: ReturnType<typeof view>, reported = 2): string[] => {
     outbox.claim('t/0', 2, 10n);
     add(outbox, 't/0', 10n, 20n);
-    return outbox.settle('me', found).stale;
+    return outbox.settle('me', { 't/0': reported }, found).stale;
   };
   expect(stale(view('t/0', 3, 10n, 'other'))).toEqual(['t/0']);
   expect(stale(view('t/0', 2, 10n, 'other'))).toEqual(['t/0']);
   expect(stale(view('t/0', 2, 8n))).toEqual(['t/0']);
   expect(stale(view('t/0', 2, 15n)), 'a range of ours was cut by another').toEqual(['t/0']);
-  expect(stale(view('t/0', 1, 3n, 'other')), 'read before our claim').toEqual([]);
+  expect(stale(view('t/0', 0, null, 'other')), 'built again from a lake without our files').toEqual(['t/0']);
+  expect(stale(view('t/0', 1, 3n, 'other'), 1), 'claimed again since the report').toEqual([]);
   expect(stale(view('t/0', 2, 10n)), 'the Signal was lost').toEqual([]);
 });
 
