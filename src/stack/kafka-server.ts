@@ -1,6 +1,7 @@
 import { cp, mkdir, writeFile } from 'node:fs/promises';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import { archiveFlags, recordClasses } from './class-archive.ts';
 import { bareEnvironment } from './recipe.ts';
 import type { ServerRecipe } from './recipe.ts';
 import { installOnce, runTool } from './install.ts';
@@ -22,10 +23,11 @@ export const kafkaServer: ServerRecipe<'kafka'> = {
 
   async install(context) {
     const folder = serverFolder(context, `kafka-2.13-${version}`);
-    return installOnce(
+    const java = await requireTool('java', label, endpointVariables.kafka, context.env);
+    const path = await installOnce(
       folder,
       async (staging) => {
-        const java = await requireJava(label, endpointVariables.kafka, context.env);
+        await requireJava(label, endpointVariables.kafka, context.env);
         const mvn = await requireTool('mvn', label, endpointVariables.kafka, context.env);
         context.report('installing with Maven');
         const project = join(staging, 'pom.xml');
@@ -39,12 +41,13 @@ export const kafkaServer: ServerRecipe<'kafka'> = {
       () => context.report('another installation is under way: waiting for it'),
       context.signal,
     );
+    return { path, classArchive: await recordClasses(context, java, path, (launchContext) => this.plan({ path }, launchContext)) };
   },
 
-  async plan(installation, { env, dataDir, ports }) {
+  async plan({ path, classArchive }, { env, dataDir, ports }) {
     const java = await requireTool('java', label, endpointVariables.kafka, env);
     const logDir = join(dataDir, 'kafka');
-    if (!existsSync(join(logDir, 'meta.properties'))) await cp(join(installation, 'formatted'), logDir, { recursive: true });
+    if (!existsSync(join(logDir, 'meta.properties'))) await cp(join(path, 'formatted'), logDir, { recursive: true });
     const properties = join(dataDir, 'kafka.properties');
     await mkdir(dataDir, { recursive: true });
     await writeFile(properties, serverProperties(logDir, ports));
@@ -54,7 +57,7 @@ export const kafkaServer: ServerRecipe<'kafka'> = {
         name: 'kafka',
         command: java,
         // The serial collector: a small heap, and no collector threads beside the pipeline's own on few cores.
-        args: ['-Xms96m', '-Xmx384m', '-XX:+UseSerialGC', '-XX:+ExitOnOutOfMemoryError', ...loggingFlags, '-cp', join(installation, 'lib', '*'), 'kafka.Kafka', properties],
+        args: ['-Xms96m', '-Xmx384m', '-XX:+UseSerialGC', '-XX:+ExitOnOutOfMemoryError', ...archiveFlags(classArchive), ...loggingFlags, '-cp', join(path, 'lib', '*'), 'kafka.Kafka', properties],
         env: bareEnvironment(env, dataDir),
         logFile: join(dataDir, 'logs', 'kafka.log'),
         isReady: async (log) => (await log()).includes('Kafka Server started'),

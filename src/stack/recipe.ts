@@ -11,15 +11,18 @@ export interface LaunchContext {
   previousFailure?: string | undefined;
 }
 
+/** An installed server: its executable or folder, and for one on the JVM its class archive, which need not exist. */
+export interface Installation { path: string; classArchive?: string | undefined }
+
 /** How one of the servers is had and run. */
 export interface ServerRecipe<Name extends ServerName> {
   name: Name;
   /** Name and version, for people. */
   label: string;
   portCount: number;
-  /** Finds the server on the PATH or in the cache, else installs it into the cache; returns its executable or folder. */
-  install(context: InstallContext): Promise<string>;
-  plan(installation: string, context: LaunchContext): Promise<{ launch: Launch; endpoint: StackEndpoints[Name] }>;
+  /** Finds the server on the PATH or in the cache, else installs it into the cache. */
+  install(context: InstallContext): Promise<Installation>;
+  plan(installation: Installation, context: LaunchContext): Promise<{ launch: Launch; endpoint: StackEndpoints[Name] }>;
 }
 
 /** Servers get this and what they ask for: no keys and no settings of the shell that started the stack. */

@@ -19,7 +19,7 @@ export const s3Server: ServerRecipe<'s3'> = {
 
   async install(context) {
     const onPath = await findOnPath('versitygw', context.env);
-    if (onPath) return onPath;
+    if (onPath) return { path: onPath };
     const folder = await installOnce(
       serverFolder(context, `versitygw-${version}`),
       async (staging) => {
@@ -30,10 +30,10 @@ export const s3Server: ServerRecipe<'s3'> = {
       () => context.report('another installation is under way: waiting for it'),
       context.signal,
     );
-    return join(folder, 'versitygw');
+    return { path: join(folder, 'versitygw') };
   },
 
-  async plan(installation, { env, dataDir, ports: [port], previousFailure }) {
+  async plan({ path }, { env, dataDir, ports: [port], previousFailure }) {
     const objects = join(dataDir, 's3');
     await mkdir(objects, { recursive: true });
     const metadata: string[] = [];
@@ -50,7 +50,7 @@ export const s3Server: ServerRecipe<'s3'> = {
       endpoint: { endpoint, region, accessKeyId, secretAccessKey },
       launch: {
         name: 's3',
-        command: installation,
+        command: path,
         // No --keep-alive: after an upload with a chunked body this version takes what is left of it for the next request.
         args: ['--port', `127.0.0.1:${port}`, '--region', region, '--quiet', 'posix', ...metadata, objects],
         // Through the environment: arguments are there for every user of the machine to read.

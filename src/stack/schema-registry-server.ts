@@ -1,5 +1,6 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { archiveFlags, recordClasses } from './class-archive.ts';
 import { endpointVariables } from './endpoints.ts';
 import { installOnce } from './install.ts';
 import { bareEnvironment, httpStatus } from './recipe.ts';
@@ -15,7 +16,8 @@ export const schemaRegistryServer: ServerRecipe<'schemaRegistry'> = {
   portCount: 1,
 
   async install(context) {
-    return installOnce(
+    const java = await requireTool('java', label, endpointVariables.schemaRegistry, context.env);
+    const path = await installOnce(
       serverFolder(context, `apicurio-registry-${version}`),
       async (staging) => {
         await requireJava(label, endpointVariables.schemaRegistry, context.env);
@@ -29,9 +31,10 @@ export const schemaRegistryServer: ServerRecipe<'schemaRegistry'> = {
       () => context.report('another installation is under way: waiting for it'),
       context.signal,
     );
+    return { path, classArchive: await recordClasses(context, java, path, (launchContext) => this.plan({ path }, launchContext)) };
   },
 
-  async plan(installation, { env, dataDir, ports: [port] }) {
+  async plan({ path, classArchive }, { env, dataDir, ports: [port] }) {
     const java = await requireTool('java', label, endpointVariables.schemaRegistry, env);
     const data = join(dataDir, 'schema-registry');
     await mkdir(data, { recursive: true });
@@ -41,7 +44,7 @@ export const schemaRegistryServer: ServerRecipe<'schemaRegistry'> = {
       launch: {
         name: 'schemaRegistry',
         command: java,
-        args: ['-Xmx192m', '-XX:+UseSerialGC', '-XX:TieredStopAtLevel=1', '-XX:+ExitOnOutOfMemoryError', '-jar', join(installation, `apicurio-registry-app-${version}-runner.jar`)],
+        args: ['-Xmx192m', '-XX:+UseSerialGC', '-XX:TieredStopAtLevel=1', '-XX:+ExitOnOutOfMemoryError', ...archiveFlags(classArchive), '-jar', join(path, `apicurio-registry-app-${version}-runner.jar`)],
         env: {
           ...bareEnvironment(env, dataDir),
           HTTP_PORT: String(port),

@@ -106,8 +106,8 @@ export class ServerProcess {
     });
   }
 
-  /** Ends the server with `signal` and waits for it; one that has not ended within 10 s is killed. */
-  async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
+  /** Ends the server with `signal` and waits for it; one that has not ended within the grace time is killed. */
+  async stop(signal: NodeJS.Signals = 'SIGTERM', graceMs = stopGraceMs): Promise<void> {
     const child = this.#child;
     if (!child) return;
     this.#child = undefined;
@@ -115,7 +115,7 @@ export class ServerProcess {
     child.ref();
     const ended = once(child, 'exit');
     child.kill(signal);
-    const timer = setTimeout(() => child.kill('SIGKILL'), stopGraceMs);
+    const timer = setTimeout(() => child.kill('SIGKILL'), graceMs);
     await ended;
     clearTimeout(timer);
   }

@@ -27,7 +27,7 @@ export const temporalServer: ServerRecipe<'temporal'> = {
 
   async install(context) {
     const onPath = await findOnPath('temporal', context.env);
-    if (onPath) return onPath;
+    if (onPath) return { path: onPath };
     const folder = await installOnce(
       serverFolder(context, `temporal-${version}`),
       async (staging) => {
@@ -38,10 +38,10 @@ export const temporalServer: ServerRecipe<'temporal'> = {
       () => context.report('another installation is under way: waiting for it'),
       context.signal,
     );
-    return join(folder, 'temporal');
+    return { path: join(folder, 'temporal') };
   },
 
-  async plan(installation, { env, dataDir, ports: [port, uiPort] }) {
+  async plan({ path }, { env, dataDir, ports: [port, uiPort] }) {
     const address = `127.0.0.1:${port}`;
     const uiUrl = `http://127.0.0.1:${uiPort}`;
     const bare = bareEnvironment(env, dataDir);
@@ -49,7 +49,7 @@ export const temporalServer: ServerRecipe<'temporal'> = {
       endpoint: { address, uiUrl },
       launch: {
         name: 'temporal',
-        command: installation,
+        command: path,
         args: [
           'server',
           'start-dev',
@@ -67,7 +67,7 @@ export const temporalServer: ServerRecipe<'temporal'> = {
         isReady: async () => {
           // Asked through the Web UI's server, so that both are known to answer.
           if ((await httpStatus(`${uiUrl}/api/v1/namespaces/default`)) !== 200) return false;
-          await runTool(installation, ['operator', 'namespace', 'update', '--address', address, '--namespace', 'default', '--retention', retention], { env: bare });
+          await runTool(path, ['operator', 'namespace', 'update', '--address', address, '--namespace', 'default', '--retention', retention], { env: bare });
           return true;
         },
       },
