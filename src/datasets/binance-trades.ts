@@ -1,7 +1,7 @@
 import type { AvroRecordSchema } from './dataset.ts';
 import { defineDataset } from './dataset.ts';
 import type { TradeV2 } from './crypto-trades.ts';
-import { currencyBySuffix, decimalPrecision, decimalScale, jsonOfTexts, jsonText, tradeFields, tradeGoldColumns, tradeReasons, tradeRules } from './crypto-trades.ts';
+import { conditionOf, currencyBySuffix, decimalPrecision, decimalScale, noConditions, remembered, sortedByKey, tradeFields, tradeGoldColumns, tradeReasons, tradeRules } from './crypto-trades.ts';
 import { unscaledOf } from './decimal.ts';
 
 /** One trade or aggregate trade of a Binance market, as capture writes it. */
@@ -50,6 +50,9 @@ const venues: Readonly<Record<string, { exchange: string; assetClass: TradeV2['a
   us: { exchange: 'BINANCE_US', assetClass: 'crypto' },
 };
 
+/** The symbol as one text that all its rows share, and the currency of its price. */
+const instrument = remembered((symbol: string) => ({ symbol, currency: currencyBySuffix(symbol) }));
+
 export default defineDataset<BinanceRawTrade, TradeV2>({
   source: 'binance-trades',
   topic: 'market.crypto.trades.binance.raw',
@@ -70,25 +73,28 @@ export default defineDataset<BinanceRawTrade, TradeV2>({
     if (!venue) throw new TypeError(`market: expected ${Object.keys(venues).join(', ')}, found ${JSON.stringify(raw.market)}`);
     // X says what kind of order traded (MARKET, INSURANCE_FUND, NA); only futures have it.
     const kind = raw.extra['X'];
+    const { symbol, currency } = instrument(raw.symbol);
     return {
       message_id: messageId,
       // Aggregate trades count in an id space of their own.
       trade_id: raw.event_type === 'aggTrade' ? `BINANCE-AGG-${raw.trade_id}` : `BINANCE-${raw.trade_id}`,
-      symbol: raw.symbol,
+      symbol,
       exchange: venue.exchange,
       asset_class: venue.assetClass,
       // T, the trade's time; E is when the frame was made.
       timestamp: raw.trade_time_ms * 1000,
       price: unscaledOf(raw.price, decimalPrecision, decimalScale),
       quantity: unscaledOf(raw.quantity, decimalPrecision, decimalScale),
-      currency: currencyBySuffix(raw.symbol),
+      currency,
       side: raw.is_buyer_maker ? 'SELL' : 'BUY',
-      trade_conditions: kind === undefined ? [] : [kind.toLowerCase()],
+      trade_conditions: kind === undefined ? noConditions : conditionOf(kind),
       source_sequence: raw.trade_id,
       ingestion_timestamp: raw.ingestion_timestamp,
       platform_sequence: null,
-      vendor_data: `{"event_time_ms":${raw.event_time_ms},"event_type":${jsonText(raw.event_type)},"extra":${jsonOfTexts(raw.extra)},`
-        + `"is_best_match":${raw.is_best_match},"market":${jsonText(raw.market)},"native_id":${raw.native_id === null ? 'null' : jsonText(raw.native_id)}}`,
+      // One flat text by JSON.stringify; put together by hand it is a tree of pieces that costs more to keep.
+      vendor_data: JSON.stringify({
+        event_time_ms: raw.event_time_ms, event_type: raw.event_type, extra: sortedByKey(raw.extra), is_best_match: raw.is_best_match, market: raw.market, native_id: raw.native_id,
+      }),
     };
   },
 });

@@ -148,24 +148,16 @@ export const currencyBySuffix = remembered((symbol: string): string => {
   return quoteCurrencies.find((quote) => pair.length > quote.length && pair.endsWith(quote)) ?? 'UNKNOWN';
 });
 
-/** Whether JSON escapes a character of the text. A loop: a regular expression costs more than a short text is long. */
-const needsEscape = (text: string): boolean => {
-  for (let i = 0; i < text.length; i += 1) {
-    const code = text.charCodeAt(i);
-    // Quote, backslash, control characters; halves of a surrogate pair, of which a lone one is escaped.
-    if (code === 34 || code === 92 || code < 32 || (code >= 0xd800 && code <= 0xdfff)) return true;
+/** The map with its keys in ascending order, so that equal maps give equal JSON. */
+export const sortedByKey = (texts: Readonly<Record<string, string>>): Readonly<Record<string, string>> => {
+  let before = '';
+  for (const key in texts) {
+    if (key < before) return Object.fromEntries(Object.entries(texts).sort(([a], [b]) => (a < b ? -1 : 1)));
+    before = key;
   }
-  return false;
+  return texts;
 };
-/** The text as a JSON string, as JSON.stringify writes it. */
-export const jsonText = (text: string): string => (needsEscape(text) ? JSON.stringify(text) : `"${text}"`);
 
-/** A map of texts as a JSON object, keys sorted, so that equal maps give equal texts. */
-export const jsonOfTexts = (texts: Readonly<Record<string, string>>): string => {
-  const keys = Object.keys(texts);
-  if (keys.length === 0) return '{}';
-  if (keys.length > 1) keys.sort();
-  let json = '';
-  for (const key of keys) json += `${json === '' ? '{' : ','}${jsonText(key)}:${jsonText(texts[key]!)}`;
-  return `${json}}`;
-};
+/** Shared, as most trades have the same ones: a list for each row would only fill memory. */
+export const noConditions: readonly string[] = [];
+export const conditionOf = remembered((text: string): readonly string[] => [text.toLowerCase()]);

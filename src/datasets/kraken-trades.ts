@@ -1,7 +1,7 @@
 import type { AvroRecordSchema } from './dataset.ts';
 import { defineDataset } from './dataset.ts';
 import type { TradeV2 } from './crypto-trades.ts';
-import { currencyBySuffix, decimalPrecision, decimalScale, jsonOfTexts, jsonText, remembered, tradeFields, tradeGoldColumns, tradeReasons, tradeRules } from './crypto-trades.ts';
+import { conditionOf, currencyBySuffix, decimalPrecision, decimalScale, noConditions, remembered, sortedByKey, tradeFields, tradeGoldColumns, tradeReasons, tradeRules } from './crypto-trades.ts';
 import { microsOfSeconds, unscaledOf } from './decimal.ts';
 
 /** One trade of Kraken (spot v1 or v2, futures), as capture writes it. */
@@ -68,12 +68,12 @@ const constructedId = (raw: KrakenRawTrade): string => {
 
 const sideOf = (side: string): string => (side === 'b' ? 'BUY' : side === 's' ? 'SELL' : side);
 
-const conditionsOf = (raw: KrakenRawTrade): string[] => {
-  if (raw.order_type === 'l') return ['limit'];
-  if (raw.order_type === 'm') return ['market'];
+const conditionsOf = (raw: KrakenRawTrade): readonly string[] => {
+  if (raw.order_type === 'l') return conditionOf('limit');
+  if (raw.order_type === 'm') return conditionOf('market');
   // Futures say what kind of trade it was instead: fill, liquidation, assignment, termination, block.
   const kind = raw.extra['type'];
-  return kind === undefined ? [] : [kind.toLowerCase()];
+  return kind === undefined ? noConditions : conditionOf(kind);
 };
 
 /** v2 counts the trades of a symbol; v1 has no id and futures have a UUID. */
@@ -113,8 +113,7 @@ export default defineDataset<KrakenRawTrade, TradeV2>({
       source_sequence: sequenceOf(raw.native_id),
       ingestion_timestamp: raw.ingestion_timestamp,
       platform_sequence: null,
-      vendor_data: `{"channel_id":${raw.channel_id},"extra":${jsonOfTexts(raw.extra)},"market":${jsonText(raw.market)},"misc":${jsonText(raw.misc)},`
-        + `"native_id":${raw.native_id === null ? 'null' : jsonText(raw.native_id)},"pair":${jsonText(raw.pair)}}`,
+      vendor_data: JSON.stringify({ channel_id: raw.channel_id, extra: sortedByKey(raw.extra), market: raw.market, misc: raw.misc, native_id: raw.native_id, pair: raw.pair }),
     };
   },
 });

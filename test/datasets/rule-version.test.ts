@@ -11,8 +11,8 @@ import marketData from '../../src/datasets/market-data.ts';
  * takes the new hash under the old version.
  */
 const hashes: Record<string, string> = {
-  'binance-trades/1': '867f0a76af31dafac4f9f2d72c329e9320d9aa62ffec2322b9d419c154818933',
-  'kraken-trades/1': 'ddbd4fb8e2ee50240b949f4a80e579b3f2acc57bc6e36220a0147b1fbacff105',
+  'binance-trades/1': '7c5eaf4aa4fca906eb260620cc38f72b0105d839485cdf39cdcc5b903a363e1d',
+  'kraken-trades/1': 'fa6854ff44f9c291aab8c7b17b2f526e1a4ee864db4d0a74fcc29ad4387e7081',
 };
 
 const folder = join(dirname(fileURLToPath(import.meta.url)), '../../src/datasets');
