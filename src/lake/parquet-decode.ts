@@ -16,8 +16,8 @@ import type { FileLeaf } from './parquet-schema.ts';
  */
 
 const compressors: Compressors = {
-  ZSTD: (bytes, length) => zstdDecompressSync(bytes, { chunkSize: Math.max(64, Math.min(length, 1 << 20)) }),
-  GZIP: (bytes) => gunzipSync(bytes),
+  ZSTD: (bytes, length) => zstdDecompressSync(bytes, { chunkSize: Math.max(64, Math.min(length, 1 << 20)), maxOutputLength: Math.max(1, length) }),
+  GZIP: (bytes, length) => gunzipSync(bytes, { maxOutputLength: Math.max(1, length) }),
 };
 
 /** What a leaf's values become. */
@@ -355,6 +355,12 @@ export const decodeColumnChunk = (bytes: Uint8Array, leaf: FileLeaf, metadata: C
   let levels = 0;
   while (levels < levelsExpected) {
     const header = parquetHeader(reader);
+    // A flipped byte must not make us allocate gigabytes, or turn back and read for ever.
+    const valueCount = (header.data_page_header_v2 ?? header.data_page_header ?? header.dictionary_page_header)?.num_values ?? 0;
+    if (header.compressed_page_size < 0 || header.uncompressed_page_size < 0 || header.uncompressed_page_size > Number(metadata.total_uncompressed_size)
+      || valueCount < 0 || (header.type !== 'DICTIONARY_PAGE' && valueCount > levelsExpected - levels)) {
+      throw new TidemarkError('FILE_UNREADABLE', `column ${leaf.name}: a page header contradicts the footer`);
+    }
     const stored = bytes.subarray(reader.offset, reader.offset + header.compressed_page_size);
     reader.offset += header.compressed_page_size;
     if (stored.length !== header.compressed_page_size) throw new TidemarkError('FILE_UNREADABLE', `column ${leaf.name}: the file ends inside a page`);

@@ -1,6 +1,6 @@
 import { parquetMetadata, type ColumnChunk, type FileMetaData } from 'hyparquet';
 import { deserializeTCompactProtocol } from 'hyparquet/src/thrift.js';
-import { TidemarkError } from '../domain/errors.ts';
+import { TidemarkError, isTidemarkError } from '../domain/errors.ts';
 import type { ColumnBatch, ColumnValues } from './columns.ts';
 import type { SingleValue } from './iceberg/single-value.ts';
 import type { ObjectStore } from './object-store.ts';
@@ -85,6 +85,8 @@ export class ParquetFile {
   async fetch(ranges: readonly { start: number; end: number }[]): Promise<Uint8Array[]> {
     const tailStart = this.byteLength - this.tail.length;
     const out: Uint8Array[] = ranges.map(({ start, end }) => this.tail.subarray(Math.max(0, start - tailStart), Math.max(0, end - tailStart)));
+    const outside = ranges.find(({ start, end }) => !(start >= 0 && start <= end && end <= this.byteLength));
+    if (outside) throw new TidemarkError('FILE_UNREADABLE', `the footer names bytes [${outside.start}, ${outside.end}) of a file of ${this.byteLength}`);
     const missing = ranges.map((range, index) => ({ ...range, index })).filter(({ start, end }) => start < tailStart && start < end)
       .sort((a, b) => a.start - b.start);
     const requests: { start: number; end: number; parts: typeof missing }[] = [];
@@ -182,7 +184,17 @@ const rangeOf = (metadata: NonNullable<ColumnChunk['meta_data']>): { start: numb
 const slicedRows = (values: ColumnValues, start: number, end: number): ColumnValues =>
   ArrayBuffer.isView(values) ? values.subarray(start, end) : values.slice(start, end);
 
-/** Columns of a file in the representations of columns.ts. */
+/** What a damaged file makes a codec or a decoder throw is FILE_UNREADABLE to the caller. */
+const decoding = <Result>(what: string, decode: () => Result): Result => {
+  try {
+    return decode();
+  } catch (error) {
+    if (isTidemarkError(error)) throw error;
+    throw new TidemarkError('FILE_UNREADABLE', `${what} cannot be decoded`, { cause: error });
+  }
+};
+
+/** Columns of a file in the representations of columns.ts. FILE_UNREADABLE if the file is damaged. */
 export const readColumns = async (file: ParquetFile, options: ReadOptions): Promise<ColumnBatch> => {
   const groupRows = file.rowGroupRows;
   const rowStart = options.rowStart ?? 0;
@@ -208,11 +220,10 @@ export const readColumns = async (file: ParquetFile, options: ReadOptions): Prom
   const columns: Record<string, ColumnValues> = {};
   const isWhole = options.rowGroups !== undefined || (firstRow === rowStart && rowEnd - rowStart >= decodedRows);
   for (const [index, leaf] of leaves.entries()) {
-    const pages = selected.flatMap((_, nth) => {
+    const values = decoding(`column ${leaf.name}`, () => assembleColumn(selected.flatMap((_, nth) => {
       const at = index * selected.length + nth;
       return decodeColumnChunk(bytes[at]!, leaf, wanted[at]!);
-    });
-    const values = assembleColumn(pages, leaf);
+    }), leaf));
     if (values.length !== decodedRows) throw new TidemarkError('FILE_UNREADABLE', `column ${leaf.name}: expected ${decodedRows} rows, found ${values.length}`);
     columns[leaf.name] = isWhole ? values : slicedRows(values, rowStart - firstRow, rowEnd - firstRow);
   }

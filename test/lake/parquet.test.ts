@@ -254,3 +254,14 @@ test('what is no Parquet file, or is cut short, is FILE_UNREADABLE', async () =>
   await expect(openParquet(bytesSource(file.slice(0, file.length - 9)))).rejects.toThrow(unreadable);
   await expect(openParquet(bytesSource(file)).then((opened) => readColumns(opened, { columns: ['missing'] }))).rejects.toThrow(unreadable);
 });
+
+test('a damaged byte gives FILE_UNREADABLE or other values, never another error, nor an endless read', async () => {
+  const rows = fc.sample(row, { numRuns: 40, seed });
+  const { bytes: sound } = encodeDataFile({ fields, batch: batchOf(rows), rowGroupRows: 16 });
+  await fc.assert(fc.asyncProperty(fc.nat(sound.length - 1), fc.integer({ min: 1, max: 255 }), async (at, flip) => {
+    const damaged = sound.slice();
+    damaged[at]! ^= flip;
+    const outcome = await openParquet(bytesSource(damaged)).then((file) => readColumns(file, { columns: allNames })).then(() => 'read', (error: unknown) => error);
+    expect(outcome === 'read' || (outcome as { code?: string }).code === 'FILE_UNREADABLE' ? 'as told' : outcome).toBe('as told');
+  }), { seed, numRuns: 800 });
+}, 60_000);
