@@ -1,5 +1,6 @@
 import type { AuditedTable, AuditPromise } from '../contracts/audit.ts';
 import type { Coverage } from '../domain/offsets.ts';
+import { parseTopicPartitionKey } from '../domain/offsets.ts';
 import { parseBronzeFileSuffix } from '../contracts/bronze.ts';
 import type { Pipeline } from '../datasets/pipeline.ts';
 import { isTidemarkError } from '../domain/errors.ts';
@@ -92,6 +93,19 @@ export const namedRange = ({ filePath }: LiveFile): { topic: string; partition: 
     throw error;
   }
 };
+
+/** The offsets that a file stands for reach beyond its rows where the ends are sparse; a Bronze file's name tells. */
+export const extentOf = (file: LiveFile, fields: readonly Field[], names: LineageColumns): FileBounds => {
+  const bounds = fileBounds(file, fields, names);
+  const named = namedRange(file);
+  return named ? { ...bounds, offsetMin: Math.min(bounds.offsetMin, Number(named.start)), offsetMax: Math.max(bounds.offsetMax, Number(named.end) - 1) } : bounds;
+};
+
+/** Whether a file with these bounds may hold offsets that the audit was asked for. */
+export const isAsked = ({ range }: AuditRun, bounds: FileBounds): boolean => !range || range.entries().some(([key, set]) => {
+  const { topic, partition } = parseTopicPartitionKey(key);
+  return set.intervals.some(({ start, end }) => mayHold(bounds, topic, partition, Number(start), Number(end)));
+});
 
 /** Where a finding about a whole file points: its topic partition and offsets, as far as its name or its bounds tell. */
 const placeOfFile = (file: LiveFile, fields: readonly Field[], names: LineageColumns | undefined) => {

@@ -96,11 +96,8 @@ export const auditConservation = async (options: AuditOptions): Promise<AuditRep
   const goldTables = new Map<string, Dataset[]>();
   for (const dataset of datasets) goldTables.set(dataset.gold.name, pipeline.datasets.filter(({ gold }) => gold.name === dataset.gold.name));
   const lineages = new Map<string, LineageColumns | undefined>();
-  for (const dataset of [...datasets, ...[...goldTables.values()].flat()]) {
-    lineages.set(dataset.bronze.name, bronzeLineage);
-    lineages.set(dataset.silver.name, refinedLineage);
-    lineages.set(dataset.gold.name, refinedLineage);
-  }
+  for (const { bronze } of datasets) lineages.set(bronze.name, bronzeLineage);
+  for (const { silver, gold } of [...goldTables.values()].flat()) lineages.set(silver.name, refinedLineage).set(gold.name, refinedLineage);
   lineages.set(pipeline.dlqTable, refinedLineage);
   lineages.set(dlqResolutionsTable.name, undefined);
   lineages.set(ingestGapsTable.name, undefined);

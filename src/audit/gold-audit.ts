@@ -2,13 +2,12 @@ import type { AuditedGold } from '../contracts/audit.ts';
 import type { Dataset } from '../datasets/dataset.ts';
 import { TidemarkError } from '../domain/errors.ts';
 import type { IntervalSet } from '../domain/offsets.ts';
-import { parseTopicPartitionKey } from '../domain/offsets.ts';
 import type { ColumnBatch } from '../lake/columns.ts';
 import type { TableDefinition } from '../lake/schema.ts';
 import type { LiveFile } from '../lake/table.ts';
 import { hashKeys, keyWords } from '../refine/key-hash.ts';
 import type { AuditRun } from './audit-run.ts';
-import { fileBounds, mayHold, readFiles } from './audit-run.ts';
+import { fileBounds, isAsked, readFiles } from './audit-run.ts';
 import type { FindingKind } from './findings.ts';
 import { KeyTable, bytesPerKey } from './key-table.ts';
 import { LineageReader, TopicPartitions, int64Numbers, noPlace, refinedLineage } from './lineage.ts';
@@ -118,11 +117,7 @@ export class GoldAudit {
         let hour = hours.get(id);
         if (!hour) hours.set(id, hour = { hour: value, silver: new Map(), gold: [] });
         into(hour, file);
-        if (!run.range || run.range.entries().some(([key, set]) => {
-          const { topic, partition } = parseTopicPartitionKey(key);
-          const bounds = fileBounds(file, fields, refinedLineage);
-          return set.intervals.some(({ start, end }) => mayHold(bounds, topic, partition, Number(start), Number(end)));
-        })) wanted.add(id);
+        if (isAsked(run, fileBounds(file, fields, refinedLineage))) wanted.add(id);
       }
     };
     for (const dataset of datasets) {

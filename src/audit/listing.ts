@@ -1,6 +1,6 @@
 import type { LiveFile } from '../lake/table.ts';
 import type { AuditRun } from './audit-run.ts';
-import { markFile } from './audit-run.ts';
+import { extentOf, isAsked, markFile } from './audit-run.ts';
 import type { LineageColumns } from './lineage.ts';
 
 const examplesMax = 5;
@@ -9,7 +9,7 @@ const candidatesMax = 100_000;
 
 /**
  * Lists a table's data folder once and compares it with the files that the table names: what is missing or has another
- * size is a finding; what no retained snapshot names, and is older than the grace period, is told.
+ * size is a finding (of files that may hold asked offsets); what no retained snapshot names, and is older than the grace period, is told.
  */
 export const auditListing = async (run: AuditRun, table: string, lineage: LineageColumns | undefined, graceMs: number, nowMs: number): Promise<void> => {
   const { view, store, catalog } = run;
@@ -19,12 +19,16 @@ export const auditListing = async (run: AuditRun, table: string, lineage: Lineag
     files: 0, rows: 0, bytes: 0, checksummedFiles: 0, unreferenced: { files: 0, bytes: 0, examples: [] as string[] },
   };
   run.tables.set(table, audited);
+  const fields = version?.fields ?? [];
+  const mark = (file: LiveFile, text: string): void => {
+    if (!lineage || isAsked(run, extentOf(file, fields, lineage))) markFile(run, 'files-intact', table, file, text, lineage);
+  };
   const expected = new Map<string, LiveFile>();
   for (const file of await view.scan(table)) {
     audited.files += 1;
     audited.rows += file.recordCount;
     audited.bytes += file.fileSizeBytes;
-    if (expected.has(file.filePath)) markFile(run, 'files-intact', table, file, 'named twice by the manifests of one snapshot', lineage);
+    if (expected.has(file.filePath)) mark(file, 'named twice by the manifests of one snapshot');
     expected.set(file.filePath, file);
   }
   const present = new Set<string>();
@@ -39,12 +43,12 @@ export const auditListing = async (run: AuditRun, table: string, lineage: Lineag
       continue;
     }
     present.add(location);
-    if (size !== file.fileSizeBytes) markFile(run, 'files-intact', table, file, `expected ${file.fileSizeBytes} bytes, found ${size}`, lineage);
+    if (size !== file.fileSizeBytes) mark(file, `expected ${file.fileSizeBytes} bytes, found ${size}`);
   }
   for (const [location, file] of expected) {
     if (present.has(location)) continue;
     run.missing.add(location);
-    markFile(run, 'files-intact', table, file, 'the file is not on S3', lineage);
+    mark(file, 'the file is not on S3');
   }
   // Older snapshots and pins name files that the current one does not.
   for (const snapshot of version?.snapshots ?? []) {

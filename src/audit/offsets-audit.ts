@@ -6,8 +6,8 @@ import type { Interval } from '../domain/offsets.ts';
 import { IntervalSet, parseTopicPartitionKey, topicPartitionKey } from '../domain/offsets.ts';
 import type { ColumnBatch } from '../lake/columns.ts';
 import type { LiveFile } from '../lake/table.ts';
-import type { AuditRun, FileBounds } from './audit-run.ts';
-import { fileBounds, markFile, mayHold, namedRange, readFiles } from './audit-run.ts';
+import type { AuditRun } from './audit-run.ts';
+import { extentOf, fileBounds, isAsked, markFile, mayHold, namedRange, readFiles } from './audit-run.ts';
 import type { FindingKind } from './findings.ts';
 import type { LineageColumns } from './lineage.ts';
 import { LineageReader, TopicPartitions, bronzeLineage, int64Numbers, noPlace, refinedLineage } from './lineage.ts';
@@ -106,7 +106,7 @@ export class OffsetsAudit {
       { table: dataset.bronze.name, files: bronzeFiles, names: bronzeLineage, into: 'bronze' as const },
       { table: dataset.silver.name, files: silverFiles, names: refinedLineage, into: 'silver' as const },
       { table: pipeline.dlqTable, files: dlqFiles, names: refinedLineage, into: 'dlq' as const },
-    ].map((entry) => ({ ...entry, bounds: new Map(entry.files.map((file) => [file, extentOf(file, fileBounds(file, view.version(entry.table)?.fields ?? [], entry.names))])) }));
+    ].map((entry) => ({ ...entry, bounds: new Map(entry.files.map((file) => [file, extentOf(file, view.version(entry.table)?.fields ?? [], entry.names)])) }));
 
     for (const { partition, topic } of kafka ? [...kafka.keys()].map(parseTopicPartitionKey) : []) this.topicPartitions.indexOf(topic, partition);
     for (const coverage of [view.coverage(dataset.bronze.name), view.coverage(dataset.silver.name)]) {
@@ -124,11 +124,8 @@ export class OffsetsAudit {
           const { topic, partition } = this.topicPartitions.at(place);
           return mayHold(bounds.get(file)!, topic, partition, start, end);
         }));
-        const inRange = run.range ? wanted.filter((file) => run.range!.entries().some(([key, set]) => {
-          const { topic, partition } = parseTopicPartitionKey(key);
-          return set.intervals.some(({ start, end }) => mayHold(bounds.get(file)!, topic, partition, Number(start), Number(end)));
-        })) : wanted;
-        await this.readTable(table, inRange, names, into, slice, states);
+        const asked = wanted.filter((file) => isAsked(run, bounds.get(file)!));
+        await this.readTable(table, asked, names, into, slice, states);
       }
       await this.readResolutions(bySource, slice, states);
       for (const [place, state] of states) this.compare(place, state, gaps.get(this.topicPartitions.keyOf(place)) ?? IntervalSet.empty);
@@ -452,12 +449,6 @@ export class OffsetsAudit {
     return result;
   }
 }
-
-/** The offsets that a file stands for reach beyond its rows where the ends are sparse; a Bronze file's name tells. */
-const extentOf = (file: LiveFile, bounds: FileBounds): FileBounds => {
-  const named = namedRange(file);
-  return named ? { ...bounds, offsetMin: Math.min(bounds.offsetMin, Number(named.start)), offsetMax: Math.max(bounds.offsetMax, Number(named.end) - 1) } : bounds;
-};
 
 const emptyChunk = new Uint32Array(chunkOffsets / 32);
 const fullChunk = new Uint32Array(chunkOffsets / 32).fill(0xff_ff_ff_ff);

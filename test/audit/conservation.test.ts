@@ -2,7 +2,7 @@ import { expect, test } from 'vitest';
 import type { AuditPromise, AuditReport } from '../../src/contracts/audit.ts';
 import { dlqTable } from '../../src/datasets/engine-tables.ts';
 import { coverageOfReadings, createHealthyLake, createSmallLake, datasetOf, hourMicros, pipeline, plainReadings, topicOf, winnersOf } from './small-lake.ts';
-import type { Reading } from './small-lake.ts';
+import type { Reading, SmallLake } from './small-lake.ts';
 
 const promisesOf = (report: AuditReport): AuditPromise[] => [...new Set(report.findings.map(({ promise }) => promise))].sort();
 const offsetsOf = (report: AuditReport, promise: AuditPromise, subject?: string) => report.findings
@@ -12,7 +12,7 @@ const north = datasetOf('north');
 const south = datasetOf('south');
 const { gold } = north;
 
-const silverFileWith = async (lake: Awaited<ReturnType<typeof createHealthyLake>>, hour: number, site: string) => {
+const silverFileWith = async (lake: SmallLake, hour: number, site: string) => {
   const files = await (await lake.catalog.load(north.silver.name)).scan({ partition: { at: hour } });
   const siteId = north.silver.fields.find(({ name }) => name === 'site')!.id;
   return files.find(({ lowerBounds }) => Buffer.from(lowerBounds[siteId]!, 'base64').toString() === site)!;

@@ -5,8 +5,9 @@ import type { AuditReport } from '../../src/contracts/audit.ts';
 import { auditFindingsTable } from '../../src/datasets/engine-tables.ts';
 import { objectSource, openParquet, readColumns } from '../../src/lake/parquet-reader.ts';
 import { createHealthyLake, createSmallLake, datasetOf } from './small-lake.ts';
+import type { SmallLake } from './small-lake.ts';
 
-const readFindings = async ({ catalog, store }: Awaited<ReturnType<typeof createSmallLake>>) => {
+const readFindings = async ({ catalog, store }: SmallLake) => {
   const rows: unknown[][] = [];
   for (const file of await (await catalog.load(auditFindingsTable.name)).scan()) {
     const { rowCount, columns } = await readColumns(await openParquet(objectSource(store, store.keyOf(file.filePath), file.fileSizeBytes)), { columns: auditFindingsTable.fields.map(({ name }) => name) });

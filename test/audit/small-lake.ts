@@ -17,7 +17,9 @@ import { createObjectStoreCatalog } from '../../src/lake/object-store-catalog.ts
 import { bytesSource, openParquet, readColumns } from '../../src/lake/parquet-reader.ts';
 import { encodeDataFile } from '../../src/lake/parquet-writer.ts';
 import type { Field, PartitionTuple, TableDefinition } from '../../src/lake/schema.ts';
+import type { ObjectStore } from '../../src/lake/object-store.ts';
 import { createMemoryObjectStore } from '../support/memory-object-store.ts';
+import type { MemoryObjectStore } from '../support/memory-object-store.ts';
 
 // A small lake of sensor readings, written by the real encoder and the real catalog, whose rows a model knows.
 
@@ -60,7 +62,9 @@ const columnOf = ({ type, required }: Field, values: Cell[string][]): ColumnValu
   return values as ColumnValues;
 };
 
-export const topicOf = (source: string): string => `${source}.raw`;
+/** A test on a shared broker sets the prefix before it imports this module. */
+export const topicPrefix = process.env['TIDEMARK_TOPIC_PREFIX'] ?? '';
+export const topicOf = (source: string): string => `${topicPrefix}${datasetOf(source).topic}`;
 export const datasetOf = (source: string): Dataset => pipeline.datasets.find((dataset) => dataset.source === source)!;
 
 export const coverageOf = (entries: Iterable<{ source: string; partition: number; intervals: readonly Interval[] }>): Coverage =>
@@ -70,8 +74,7 @@ export const coverageOf = (entries: Iterable<{ source: string; partition: number
 export const coverageOfReadings = (all: readonly Reading[]): Coverage =>
   coverageOf(all.map(({ source, partition, offset }) => ({ source, partition, intervals: [{ start: BigInt(offset), end: BigInt(offset) + 1n }] })));
 
-export const createSmallLake = async () => {
-  const store = createMemoryObjectStore('lake');
+export const createSmallLake = async <Store extends ObjectStore = MemoryObjectStore>(store: Store = createMemoryObjectStore('lake') as ObjectStore as Store) => {
   const catalog = createObjectStoreCatalog({ store, namespace: pipeline.namespace });
   for (const table of pipelineTables(pipeline)) await catalog.ensureTable(table);
 
@@ -160,10 +163,10 @@ export const createSmallLake = async () => {
       const rewritten = await writeFile(table, rows, file.partition, { footer: parquet.keyValueMetadata, suffix: isNamed ? suffix.replace(/\.parquet$/, '9.parquet') : `${randomUUID()}.parquet` });
       await replace(table.name, [filePath], [rewritten]);
     },
-    audit: (options: Partial<AuditOptions> = {}): Promise<AuditReport> => auditConservation({ catalog, store, pipeline, memoryBudgetBytes: 64 * 1024 * 1024, ...options }),
+    audit: (options: Partial<AuditOptions> = {}): Promise<AuditReport> => auditConservation({ catalog, store, pipeline, topicPrefix, memoryBudgetBytes: 64 * 1024 * 1024, ...options }),
   };
 };
-export type SmallLake = Awaited<ReturnType<typeof createSmallLake>>;
+export type SmallLake<Store extends ObjectStore = MemoryObjectStore> = Awaited<ReturnType<typeof createSmallLake<Store>>>;
 
 /** Gold's winners by the model: of each key the least (topic, partition, offset). */
 export const winnersOf = (all: readonly Reading[]): Reading[] => {
@@ -189,8 +192,8 @@ export const plainReadings = (source: string, partition: number, start: number, 
 });
 
 /** A healthy lake of two sources, two topic partitions each, `rows` offsets in each; everything is refined and merged. */
-export const createHealthyLake = async (rows = 300) => {
-  const lake = await createSmallLake();
+export const createHealthyLake = async <Store extends ObjectStore = MemoryObjectStore>({ rows = 300, store }: { rows?: number; store?: Store } = {}) => {
+  const lake = await createSmallLake(store);
   const all: Reading[] = [];
   const bronzeFiles: DataFile[] = [];
   for (const { source } of pipeline.datasets) {
@@ -207,3 +210,5 @@ export const createHealthyLake = async (rows = 300) => {
   const kafka = (): Promise<ReadonlyMap<number, KafkaBounds>> => Promise.resolve(new Map([0, 1].map((partition) => [partition, { logStart: 0n, logEnd: BigInt(rows) }])));
   return { ...lake, all, bronzeFiles, kafka };
 };
+
+export default pipeline;
