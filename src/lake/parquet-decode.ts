@@ -344,6 +344,9 @@ const readValues = (
   }
 };
 
+/** Some writers (parquetjs-lite) leave headers or levels out of a chunk's uncompressed size. */
+const pageSlackBytes = 1 << 20;
+
 /** The pages of one column chunk. `bytes` starts at the chunk's first page. */
 export const decodeColumnChunk = (bytes: Uint8Array, leaf: FileLeaf, metadata: ColumnMetaData): DecodedPage[] => {
   const target = targetOf(leaf.element);
@@ -357,7 +360,7 @@ export const decodeColumnChunk = (bytes: Uint8Array, leaf: FileLeaf, metadata: C
     const header = parquetHeader(reader);
     // A flipped byte must not make us allocate gigabytes, or turn back and read for ever.
     const valueCount = (header.data_page_header_v2 ?? header.data_page_header ?? header.dictionary_page_header)?.num_values ?? 0;
-    if (header.compressed_page_size < 0 || header.uncompressed_page_size < 0 || header.uncompressed_page_size > Number(metadata.total_uncompressed_size)
+    if (header.compressed_page_size < 0 || header.uncompressed_page_size < 0 || header.uncompressed_page_size > Number(metadata.total_uncompressed_size) * 4 + pageSlackBytes
       || valueCount < 0 || (header.type !== 'DICTIONARY_PAGE' && valueCount > levelsExpected - levels)) {
       throw new TidemarkError('FILE_UNREADABLE', `column ${leaf.name}: a page header contradicts the footer`);
     }
