@@ -57,13 +57,9 @@ export class ServerProcess {
     signal?.throwIfAborted();
     await mkdir(dirname(logFile), { recursive: true });
     const log = await open(logFile, 'a');
-    let child: ChildProcess;
-    try {
-      this.#logStart = (await log.stat()).size;
-      child = spawn('/bin/sh', ['-c', guardedExec, name, command, ...args], { env, detached: true, stdio: ['pipe', log.fd, log.fd] });
-    } finally {
-      await log.close();
-    }
+    this.#logStart = (await log.stat()).size;
+    const child = spawn('/bin/sh', ['-c', guardedExec, name, command, ...args], { env, detached: true, stdio: ['pipe', log.fd, log.fd] });
+    // Listened to before anything else is awaited: a server that dies at once would be missed.
     let ending: string | undefined;
     const ended = new Promise<false>((resolve) => {
       child.once('error', (error) => {
@@ -77,24 +73,20 @@ export class ServerProcess {
     });
     child.stdin?.on('error', () => {}); // nothing is ever written, and the server's death is told by its exit
     this.#child = child;
+    await log.close();
 
-    const deadline = Date.now() + readyTimeoutMs;
-    for (;;) {
+    try {
+      const deadline = Date.now() + readyTimeoutMs;
       // A port that was taken by somebody else may accept and stay silent: the server's end is not waited behind that.
-      if (ending === undefined && (await Promise.race([this.launch.isReady(() => this.#readLog()), ended])) && ending === undefined) break;
-      if (ending === undefined && signal?.aborted) {
-        await this.stop('SIGKILL');
-        signal.throwIfAborted();
+      while (!(await Promise.race([this.launch.isReady(() => this.#readLog()), ended])) || ending !== undefined) {
+        signal?.throwIfAborted();
+        if (ending === undefined && Date.now() > deadline) ending = `did not answer within ${readyTimeoutMs / 1000} s`;
+        if (ending !== undefined) throw new TidemarkError('STACK_START_FAILED', `${name} ${ending}; its log ends:\n${lastLines(await this.#readLog(), 15)}`);
+        await delay(readyPollMs);
       }
-      if (ending === undefined && Date.now() > deadline) {
-        await this.stop('SIGKILL');
-        ending = `did not answer within ${readyTimeoutMs / 1000} s`;
-      }
-      if (ending !== undefined) {
-        this.#child = undefined;
-        throw new TidemarkError('STACK_START_FAILED', `${name} ${ending}; its log ends:\n${lastLines(await this.#readLog(), 15)}`);
-      }
-      await delay(readyPollMs);
+    } catch (error) {
+      await this.stop('SIGKILL');
+      throw error;
     }
     // A program that forgets to stop its servers ends all the same, and they with it.
     child.unref();
@@ -111,7 +103,7 @@ export class ServerProcess {
     const child = this.#child;
     if (!child) return;
     this.#child = undefined;
-    if (child.exitCode !== null || child.signalCode !== null) return;
+    if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return;
     child.ref();
     const ended = once(child, 'exit');
     child.kill(signal);
