@@ -87,6 +87,8 @@ interface Lane extends TopicPartition {
   taking: Promise<void> | null;
   highWatermark: bigint | null;
   logStart: bigint | null;
+  /** Grows with each answer that brought records: the least was served longest ago. */
+  servedAt: number;
   /** Not to be claimed before. */
   claimAfterMs: number;
 }
@@ -126,6 +128,7 @@ export class SourceReader implements PartitionReader {
   private readonly commits = new Map<string, TopicPartition & { offset: bigint }>();
   private consumer: GroupConsumer | null = null;
   private draining = false;
+  private servings = 0;
   private claiming: Promise<void> | null = null;
   private lastOffsetCommitMs = -Infinity;
   private committing: Promise<void> = Promise.resolve();
@@ -163,7 +166,7 @@ export class SourceReader implements PartitionReader {
       if (this.lanes.has(key)) continue;
       this.lanes.set(key, {
         topic, partition, key, phase: 'claiming', epoch: 0, expected: 0n, closedTo: 0n, buffer: null, bufferedSinceMs: 0,
-        claim: new AbortController(), taking: null, highWatermark: null, logStart: null, claimAfterMs: 0,
+        claim: new AbortController(), taking: null, highWatermark: null, logStart: null, servedAt: 0, claimAfterMs: 0,
       });
     }
     this.reporter.notify();
@@ -274,12 +277,11 @@ export class SourceReader implements PartitionReader {
   wanted(): FetchRequest[] {
     if (this.isStopped || this.draining) return [];
     const { budget, partitionBytesMax } = this.options;
-    const requests: FetchRequest[] = [];
-    for (const lane of this.lanes.values()) {
-      if (lane.phase !== 'reading' || lane.taking || !budget.mayRead(lane)) continue;
-      requests.push({ topic: lane.topic, partition: lane.partition, offset: lane.expected, bytesMax: partitionBytesMax });
-    }
-    return requests;
+    return [...this.lanes.values()]
+      .filter((lane) => lane.phase === 'reading' && !lane.taking && budget.mayRead(lane))
+      // The broker fills its answer in the order asked, and only the first may bring a record batch larger than asked for: each has its turn.
+      .sort((a, b) => a.servedAt - b.servedAt)
+      .map(({ topic, partition, expected }) => ({ topic, partition, offset: expected, bytesMax: partitionBytesMax }));
   }
 
   async fetched(answer: FetchedPartition): Promise<void> {
@@ -332,6 +334,7 @@ export class SourceReader implements PartitionReader {
       this.close(lane, 'size');
     }
     if (records > 0) {
+      lane.servedAt = this.servings += 1;
       const lag = answer.highWatermark - lane.expected;
       onEvent({ type: 'recordsTaken', source, topicPartition: lane.key, records, bytes, lag: lag > 0n ? Number(lag) : 0 });
     }

@@ -335,3 +335,20 @@ test('Temporal lost its database: the ledger is built again from the lake, and f
   await worker.stop();
   await expectExactlyOnce(lane, 0);
 });
+
+test('many topic partitions with large record batches are all read: none waits for the backlog of the others', async () => {
+  const lane = await createLane({ partitions: 12, configs: { 'max.message.bytes': '1000000' } });
+  const large = (): { value: string } => ({ value: randomBytes(500_000).toString('base64') });
+  const partitions = Array.from({ length: 12 }, (_, partition) => partition);
+  for (let batch = 0; batch < 3; batch += 1) await Promise.all(partitions.map((partition) => produce(lane, partition, [large()])));
+  const reached: string[] = [];
+  lane.start({
+    kafka: { brokers: lane.brokers, fetch: { bytesMax: 100_000 } },
+    partitionBytesMax: 50_000,
+    onEvent: (event) => { if (event.type === 'recordsTaken') reached.push(event.topicPartition); },
+  });
+  for (const partition of partitions) await accepted(lane, partition, 3n);
+  // One or two may be claimed later than the rest.
+  expect(new Set(reached.slice(0, 12)).size, 'each has its turn before any has its second').toBeGreaterThanOrEqual(9);
+  for (const partition of partitions.slice(0, 2)) await expectExactlyOnce(lane, partition);
+});

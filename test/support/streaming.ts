@@ -38,11 +38,10 @@ export const testLog: StreamingLog = process.env['TIDEMARK_TEST_LOG']
   : { debug: quiet, info: quiet, warn: quiet, error: quiet };
 
 /** A topic of its own, a bucket of its own, a fake ledger, and workers that are stopped with the test. */
-export const createLane = async ({ partitions = 1, configs = {} }: { partitions?: number; configs?: Record<string, string> } = {}): Promise<Lane> => {
+export const createLane = async ({ partitions = 1, configs = {}, brokers = inject('stack').kafka.brokers }: { partitions?: number; configs?: Record<string, string>; brokers?: string[] } = {}): Promise<Lane> => {
   const stack = inject('stack');
   const id = randomUUID().slice(0, 8);
   const topic = `streaming-${id}`;
-  const { brokers } = stack.kafka;
   const kafka = createKafka({ brokers, clientId: 'streaming-test' });
   const admin = kafka.admin();
   await admin.connect();
