@@ -5,7 +5,7 @@ import { InvalidArgumentError } from 'commander';
 import { memoryBudgetBytesDefault } from '../src/audit/conservation.ts';
 import { runAudit } from '../src/audit/run-audit.ts';
 import { environmentHelp, loadConfig } from '../src/config/config.ts';
-import { auditPromises, auditWorkflowId, auditWorkflowType } from '../src/contracts/audit.ts';
+import { auditPromises, auditWorkflowId, auditWorkflowType, spreadFindings } from '../src/contracts/audit.ts';
 import type { AuditInput, AuditPromise, AuditReport, AuditSummary } from '../src/contracts/audit.ts';
 import { TidemarkError } from '../src/domain/errors.ts';
 import { ProgressLine, command, exitFailed, exitOk, megabytes, milliseconds, runCommand, stopSignal, table, thousands } from './cli.ts';
@@ -62,7 +62,7 @@ const printFindings = ({ ok, findings, findingsTotal, findingsByPromise, duratio
   for (const [promise, { findings: count, offsets }] of Object.entries(findingsByPromise)) {
     process.stdout.write(`${promise}: ${thousands(count)} findings, ${thousands(BigInt(offsets))} offsets. ${auditPromises[promise as AuditPromise]}.\n`);
   }
-  process.stdout.write(`\n${table(['promise', 'subject', 'topic partition', 'offsets', 'expected and found'], findings.slice(0, findingsShown).map((one) => [
+  process.stdout.write(`\n${table(['promise', 'subject', 'topic partition', 'offsets', 'expected and found'], spreadFindings(findings, findingsShown).map((one) => [
     one.promise, one.subject, one.topic === null ? null : `${one.topic}/${one.partition ?? '*'}`, offsetsOf(one.startOffset, one.endOffset), one.detail,
   ]))}\n\n`);
   if (findingsTotal > findingsShown) process.stdout.write(`… ${thousands(findingsTotal - findingsShown)} more\n`);

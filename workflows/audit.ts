@@ -1,6 +1,7 @@
 import { proxyActivities, setCurrentDetails, upsertSearchAttributes } from '@temporalio/workflow';
 import { defineSearchAttributeKey } from '@temporalio/common';
 import type { AuditActivities, AuditInput, AuditSummary } from '../src/contracts/audit.ts';
+import { spreadFindings } from '../src/contracts/audit.ts';
 import { searchAttributes } from '../src/contracts/visibility.ts';
 
 const { auditConservation } = proxyActivities<AuditActivities>({
@@ -39,7 +40,7 @@ const auditDetails = (scope: string, { auditId, ok, durationMs, sources, gold, f
     ...sources.map((source) => `| ${source.source} | ${number(source.bronzeRows)} | ${number(source.silverRows)} | ${number(source.dlqRows)} | ${number(source.dlqOpenRows)} | ${number(source.unrefinedRows)} | ${number(source.gapOffsets)} | ${source.kafkaLag === null ? '–' : number(source.kafkaLag)} |`),
     '', ...gold.map(({ table, rows, duplicates, unmergedRows }) => `${table}: ${number(rows)} rows, ${number(duplicates)} duplicates removed, ${number(unmergedRows)} rows wait for the merge.`),
   ];
-  for (const { promise, subject, topic, partition, startOffset, endOffset, detail } of findings.slice(0, findingsShown)) {
+  for (const { promise, subject, topic, partition, startOffset, endOffset, detail } of spreadFindings(findings, findingsShown)) {
     lines.push(`- **${promise}** ${subject} ${topic === null ? '' : `${topic}/${partition}`} ${startOffset === null ? '' : `[${startOffset}, ${endOffset})`}: ${detail}`);
   }
   if (findingsTotal > findingsShown) lines.push(`- … ${number(findingsTotal - findingsShown)} more`);

@@ -1,4 +1,5 @@
 import type { AuditFinding, AuditPromise } from '../contracts/audit.ts';
+import { spreadFindings } from '../contracts/audit.ts';
 import type { Interval } from '../domain/offsets.ts';
 import { IntervalSet, parseTopicPartitionKey } from '../domain/offsets.ts';
 import { OffsetBitmap } from './offset-bitmap.ts';
@@ -27,8 +28,9 @@ const samplesMax = 100;
  */
 export class FindingCollector {
   private readonly marks = new Map<string, Marks>();
-  private readonly direct: AuditFinding[] = [];
-  private readonly directTotals = new Map<AuditPromise, { findings: number; offsets: bigint }>();
+  /** By promise and subject, at most `listedMax` each. */
+  private readonly kept = new Map<string, AuditFinding[]>();
+  private readonly totals = new Map<AuditPromise, { findings: number; offsets: bigint }>();
   private readonly listedMax: number;
   private readonly range: ((topicPartition: string) => IntervalSet | undefined) | undefined;
 
@@ -66,14 +68,17 @@ export class FindingCollector {
   mark(finding: AuditFinding): void {
     const offsets = finding.startOffset !== null && finding.endOffset !== null ? BigInt(finding.endOffset) - BigInt(finding.startOffset) : 0n;
     this.count(finding.promise, offsets);
-    if (this.direct.length < this.listedMax) this.direct.push(finding);
+    const id = `${finding.promise} ${finding.subject}`;
+    const kept = this.kept.get(id);
+    if (!kept) this.kept.set(id, [finding]);
+    else if (kept.length < this.listedMax) kept.push(finding);
   }
 
   private count(promise: AuditPromise, offsets: bigint): void {
-    const totals = this.directTotals.get(promise) ?? { findings: 0, offsets: 0n };
+    const totals = this.totals.get(promise) ?? { findings: 0, offsets: 0n };
     totals.findings += 1;
     totals.offsets += offsets;
-    this.directTotals.set(promise, totals);
+    this.totals.set(promise, totals);
   }
 
   private addInterval(kind: FindingKind, topicPartition: string, { start, end }: Interval, more: string): void {
@@ -84,7 +89,7 @@ export class FindingCollector {
     });
   }
 
-  /** Turns the marks into findings. What is listed is spread over the kinds, so that one flood does not hide another fault. */
+  /** Turns the marks into findings. */
   finish(): { listed: AuditFinding[]; total: number; byPromise: Partial<Record<AuditPromise, { findings: number; offsets: string }>> } {
     for (const { kind, offsets } of this.marks.values()) {
       for (const [topicPartition, { bitmap, occurrences, samples }] of [...offsets].sort(([a], [b]) => (a < b ? -1 : 1))) {
@@ -98,8 +103,8 @@ export class FindingCollector {
       }
     }
     this.marks.clear();
-    const total = [...this.directTotals.values()].reduce((sum, { findings }) => sum + findings, 0);
-    const byPromise = Object.fromEntries([...this.directTotals].map(([promise, { findings, offsets }]) => [promise, { findings, offsets: String(offsets) }]));
-    return { listed: this.direct, total, byPromise };
+    const total = [...this.totals.values()].reduce((sum, { findings }) => sum + findings, 0);
+    const byPromise = Object.fromEntries([...this.totals].map(([promise, { findings, offsets }]) => [promise, { findings, offsets: String(offsets) }]));
+    return { listed: spreadFindings([...this.kept.values()].flat(), this.listedMax), total, byPromise };
   }
 }

@@ -140,14 +140,34 @@ export interface AuditActivities {
 }
 
 /** Findings that a summary shows: each has a detail of a few hundred bytes, and a payload stays under 64 KiB. */
-export const summaryFindingsMax = 40;
+const summaryFindingsMax = 40;
 const summaryDetailMax = 500;
 const summarySourcesMax = 50;
+
+/**
+ * At most `max` findings, of each promise and subject in turn and in their order, so that a flood of one kind does not hide
+ * another fault.
+ */
+export const spreadFindings = (findings: readonly AuditFinding[], max: number): AuditFinding[] => {
+  if (findings.length <= max) return [...findings];
+  const groups = new Map<string, number[]>();
+  for (const [at, { promise, subject }] of findings.entries()) {
+    const id = `${promise} ${subject}`;
+    const group = groups.get(id);
+    if (group) group.push(at);
+    else groups.set(id, [at]);
+  }
+  const chosen: number[] = [];
+  for (let round = 0; chosen.length < max; round += 1) {
+    for (const group of groups.values()) if (round < group.length && chosen.length < max) chosen.push(group[round]!);
+  }
+  return chosen.sort((a, b) => a - b).map((at) => findings[at]!);
+};
 
 export const summaryOf = ({ auditId, ok, durationMs, sources, gold, findingsTotal, findingsByPromise, findings }: AuditReport): AuditSummary => ({
   auditId, ok, durationMs, gold, findingsTotal, findingsByPromise,
   sources: sources.slice(0, summarySourcesMax).map(({ source, bronzeRows, silverRows, dlqRows, dlqOpenRows, recoveredRows, sparseOffsets, gapOffsets, unrefinedRows, kafkaLag }) => ({
     source, bronzeRows, silverRows, dlqRows, dlqOpenRows, recoveredRows, sparseOffsets, gapOffsets, unrefinedRows, kafkaLag,
   })),
-  findings: findings.slice(0, summaryFindingsMax).map((finding) => ({ ...finding, detail: finding.detail.slice(0, summaryDetailMax) })),
+  findings: spreadFindings(findings, summaryFindingsMax).map((finding) => ({ ...finding, detail: finding.detail.slice(0, summaryDetailMax) })),
 });

@@ -305,6 +305,16 @@ test('findings are listed up to the limit and counted beyond it', async () => {
   expect(report.findingsByPromise['bronze-once']).toEqual({ findings: 150, offsets: '150' });
 });
 
+test('a flood of one kind does not hide another fault', async () => {
+  const lake = await createHealthyLake();
+  const again = lake.all.filter(({ source, partition, offset }) => source === 'north' && partition === 0 && offset % 2 === 0);
+  await lake.append(north.bronze.name, [await lake.writeFile(north.bronze, again.map(lake.rows.bronzeRow), { ingestion_timestamp: 20_370 })]);
+  const twice = winnersOf(lake.all)[5]!;
+  await lake.append(gold.name, [await lake.writeFile(gold, [lake.rows.goldRow(twice)], { site: twice.site, at: Math.floor(twice.at / hourMicros) })]);
+  const { findings } = await lake.audit({ findingsMax: 10 });
+  expect(findings.map(({ promise }) => promise)).toEqual([...Array.from({ length: 9 }, () => 'bronze-once'), 'gold-once']);
+});
+
 test('an unknown source is refused', async () => {
   const lake = await createSmallLake();
   await expect(lake.audit({ sources: ['east'] })).rejects.toThrow('source: expected one of north, south, found east');
