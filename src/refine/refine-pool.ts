@@ -43,7 +43,7 @@ interface Thread {
 
 const threadHeapMiBDefault = 512;
 /** Most of what refining allocates dies young; a larger young generation copies less of it. */
-const youngGenerationMiB = 64;
+const youngGenerationMiB = 48;
 
 /**
  * Threads that refine (and merge), so that the event loop of the process stays free for heartbeats. A thread runs one

@@ -70,7 +70,7 @@ const skipBlocks = (skipItem: AvroWalk): AvroWalk => (bytes, position, end) => {
       at = skipLong(bytes, at, end);
       if (at < 0) return at;
     }
-    // Each item takes at least a byte here (an array of nulls is refused), so the count is bounded by what is left.
+    // Items take bytes, so that the count is bounded by what is left; a list of empty records past that is refused too.
     if (count > end - at) return -1 - countAt;
     for (let i = 0; i < count; i += 1) {
       at = skipItem(bytes, at, end);

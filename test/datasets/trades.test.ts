@@ -65,6 +65,12 @@ describe('Kraken', () => {
     }), { numRuns: 2_000 });
   });
 
+  test('equal trades of one frame are told apart by their ordinal', () => {
+    const extras: Record<string, string>[] = [{}, { frame_ordinal: '1' }, { frame_ordinal: '2' }];
+    const ids = extras.map((extra) => kraken({ extra })['trade_id']);
+    expect(ids).toEqual(['', '|1', '|2'].map((ordinal) => `KRAKEN-XBT/USD|58721.20000|0.02798644|1617666461.465618|s|m|${ordinal}`));
+  });
+
   test('a v2 trade is called what the feed calls it', () => {
     expect(kraken({ native_id: '66819466', pair: 'ETH/USD', channel_id: 0 })).toMatchObject({ trade_id: 'KRAKEN-66819466', source_sequence: 66_819_466, symbol: 'ETHUSD' });
   });

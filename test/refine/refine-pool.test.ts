@@ -69,7 +69,7 @@ describe('a pool of threads', () => {
   });
 
   test('a task that is aborted while it waits is never run', async () => {
-    const { pool } = poolOf(1);
+    const { pool, lost } = poolOf(1);
     const first = new AbortController();
     const second = new AbortController();
     const started = Promise.withResolvers<void>();
@@ -81,6 +81,7 @@ describe('a pool of threads', () => {
     first.abort(new Error('stop'));
     await expect(running).rejects.toThrow('stop');
     expect((await run(pool, 'alive')).batchId).toBe('alive');
+    expect(lost).toEqual([]);
   });
 
   test('an aborted signal runs nothing', async () => {

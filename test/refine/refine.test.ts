@@ -303,6 +303,17 @@ describe('files', () => {
     expect(new Set(silver.map((row) => row['message_id'])).size).toBe(3);
   });
 
+  test('one Bronze file of several topic partitions, as compaction leaves it, keeps them apart', async () => {
+    const store = createMemoryObjectStore();
+    const topic = binanceTrades.topic;
+    const values = Array.from({ length: 4 }, (_, i) => binance(binanceRaw({ trade_id: i })));
+    const file = await putBronzeFile(store, { topic, partition: [0, 0, 1, 1], offsets: [5n, 6n, 5n, 6n], values });
+    const plan = { ...coverageOf(topic, 0, '5-7'), ...coverageOf(topic, 1, '6-7') };
+    const { silver } = await refine(store, binanceTrades, { bronzeFiles: [file], silver: plan, dlq: plan });
+    expect(silver.map((row) => [row['kafka_partition'], row['kafka_offset'], row['trade_id']]).sort()).toEqual([[0, 5n, 'BINANCE-0'], [0, 6n, 'BINANCE-1'], [1, 6n, 'BINANCE-3']]);
+    expect(new Set(silver.map((row) => row['message_id'])).size).toBe(3);
+  });
+
   test('the histogram of produced times stays small over any span', async () => {
     const values = Array.from({ length: 2_000 }, () => binance(binanceRaw()));
     const store = createMemoryObjectStore();

@@ -66,6 +66,16 @@ describe('the walk of an encoded record', () => {
     expect(compileAvroWalk({ type: 'map', values: 'string' })(bytes, 0, bytes.length)).toBeLessThan(0);
   });
 
+  test('billions of records without fields end at once, though they take no bytes', () => {
+    const empty = compileAvroWalk({ type: 'array', items: { type: 'record', name: 'Empty', fields: [] } });
+    expect(empty(Buffer.from('feffffff0f00', 'hex'), 0, 6)).toBeLessThan(0);
+    expect(empty(Buffer.from('0200', 'hex'), 0, 2)).toBe(2);
+  });
+
+  test('a boolean is 0 or 1', () => {
+    expect([0, 1, 2, 255].map((byte) => compileAvroWalk('boolean')(Buffer.from([byte]), 0, 1))).toEqual([1, 1, -1, -1]);
+  });
+
   test('blocks with a size in bytes are read as those without', () => {
     // Two entries as one block of -2, nine bytes: "a" → "x", "b" → "yz"; then the end.
     const bytes = Buffer.from('0312 0261 0278 0262 04797a 00'.replaceAll(' ', ''), 'hex');

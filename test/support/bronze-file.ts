@@ -4,7 +4,8 @@ import { encodeDataFile } from '../../src/lake/parquet-writer.ts';
 
 export interface BronzeRecords {
   topic: string;
-  partition: number;
+  /** One for all, or one for each value, as in a compacted file. */
+  partition: number | readonly number[];
   /** Offset of each value; default: consecutive from `startOffset`. */
   offsets?: readonly bigint[];
   startOffset?: bigint;
@@ -29,7 +30,7 @@ export const putBronzeFile = async (store: ObjectStore, { topic, partition, offs
       columns: {
         raw_bytes: values,
         topic: { constant: topic },
-        partition: { constant: partition },
+        partition: typeof partition === 'number' ? { constant: partition } : Int32Array.from(partition),
         offset: BigInt64Array.from(at),
         key: { constant: null },
         headers: { constant: null },
@@ -39,7 +40,7 @@ export const putBronzeFile = async (store: ObjectStore, { topic, partition, offs
       },
     },
   });
-  const key = `bronze/${topic}/${partition}/${String(at[0] ?? 0n)}.parquet`;
+  const key = `bronze/${topic}/${String(partition)}/${String(at[0] ?? 0n)}.parquet`;
   await store.put(key, bytes);
   return { filePath: store.location(key), recordCount: metrics.recordCount, fileSizeBytes: metrics.fileSizeBytes };
 };
