@@ -9,13 +9,15 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
+import { text } from 'node:stream/consumers';
 import { CreateBucketCommand, DeleteObjectCommand, GetObjectCommand, HeadObjectCommand, PutObjectCommand, S3Client } from '@aws-sdk/client-s3';
 import type { PutObjectCommandInput } from '@aws-sdk/client-s3';
 import { Connection } from '@temporalio/client';
 import { beforeAll, describe, expect, inject, test } from 'vitest';
 import type { TestContext } from 'vitest';
-import { searchAttributes, startStack } from '../../src/stack/index.ts';
+import { endpointEnvironment, searchAttributes, startStack } from '../../src/stack/index.ts';
 import type { StackEndpoints } from '../../src/stack/index.ts';
+import { findFreePorts } from '../../src/stack/ports.ts';
 
 const stack = inject('stack');
 
@@ -101,6 +103,17 @@ describe('the S3 server keeps what the object-store catalog builds on', () => {
     const { Metadata } = await client.send(new HeadObjectCommand({ Bucket: bucket, Key: 'described' }));
     expect(Metadata).toEqual({ checksum: 'sha256-abc', rows: '42' });
   });
+});
+
+test('the health check of the containers fails for as long as a server cannot be reached, and says which', async () => {
+  const check = async (env: Record<string, string>): Promise<{ code: number | null; stderr: string }> => {
+    const script = spawn(process.execPath, ['scripts/check-health.ts'], { env: { ...process.env, ...endpointEnvironment(stack), ...env }, stdio: ['ignore', 'ignore', 'pipe'] });
+    const [stderr, [code]] = await Promise.all([text(script.stderr), once(script, 'close') as Promise<[number | null]>]);
+    return { code, stderr };
+  };
+  expect(await check({})).toEqual({ code: 0, stderr: '' });
+  const [unused] = await findFreePorts(1);
+  expect(await check({ KAFKA_BROKERS: `127.0.0.1:${unused}` })).toEqual({ code: 1, stderr: expect.stringContaining(`Kafka at 127.0.0.1:${unused}: connect ECONNREFUSED`) });
 });
 
 test('a server that is killed and started again answers at the same endpoint with the same data', { timeout: 180_000 }, async () => {
