@@ -45,7 +45,7 @@ export interface CaptureOptions {
   recordTo?: string;
   /** Default: counted only. */
   keepUnparsable?: (frame: UnparsableFrame) => void;
-  /** Ends the capture: what the sink has taken by then is still delivered. */
+  /** Ends the capture: what a live source has received by then is still delivered; with a rate, what the sink has taken. */
   signal?: AbortSignal;
   /** Called about once a second, and at the end. */
   onProgress?: (counts: CaptureCounts) => void;
@@ -54,6 +54,8 @@ export interface CaptureOptions {
 }
 
 const progressEveryMs = 1_000;
+/** Frames that are parsed before their trades are written: what waits for the sink waits as text. */
+const framesAtOnce = 500;
 /** After the signal: how long the sink may still take for what it has. */
 const stopTimeoutMs = 10_000;
 /** With a rate, trades are released in slices of this long. */
@@ -152,9 +154,12 @@ export const runCapture = async ({
     for await (const batch of source.batches(signal)) {
       await record(batch);
       for (const { text, reason } of batch.damaged) keep({ feed: batch.feed, receivedNs: null, reason, text });
-      const found = parse(batch.feed, batch.frames);
-      if (found.length > 0) await write(batch.feed, found);
-      if (trades >= tradesMax || signal?.aborted) break;
+      for (let start = 0; start < batch.frames.length; start += framesAtOnce) {
+        if (trades >= tradesMax || (pacer && signal?.aborted)) break;
+        const found = parse(batch.feed, batch.frames.slice(start, start + framesAtOnce));
+        if (found.length > 0) await write(batch.feed, found);
+      }
+      if (trades >= tradesMax) break;
     }
     await sink.flush(flushTimeoutMs);
   } finally {

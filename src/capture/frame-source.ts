@@ -19,6 +19,7 @@ export interface ConnectionCounts {
 /** Where frames come from. It is pulled: a reader that is slow slows the source, and nothing is dropped. */
 export interface FrameSource {
   readonly name: string;
+  /** After the signal it ends: a live source with what it has received by then. */
   batches(signal?: AbortSignal): AsyncIterable<FrameBatch>;
   connectionCounts?(): ConnectionCounts;
 }

@@ -253,6 +253,24 @@ describe('a live socket', () => {
     expect(sink.trades.map(({ trade }) => ('trade_id' in trade ? trade.trade_id : -1))).toEqual(Array.from({ length: frames }, (_, id) => id));
   });
 
+  test('a stop still delivers what was received by then', async () => {
+    const stop = new AbortController();
+    const received = Promise.withResolvers<void>();
+    const baseUrl = await exchange((socket) => {
+      for (let id = 0; id < 300; id += 1) socket.send(tradeFrame(id));
+      socket.on('pong', () => received.resolve());
+      socket.ping();
+    });
+    const sink = memorySink();
+    // The sink is slow with the first frames; the rest comes meanwhile.
+    const capture = runCapture({
+      source: socketSource(subscriptionOf({ exchange: 'binance', symbols: ['a'], baseUrl }), fast), signal: stop.signal,
+      sink: { ...sink, write: async (name, trades) => { await received.promise; stop.abort(); await sink.write(name, trades); } },
+    });
+    expect((await capture).trades).toBe(300);
+    expect(sink.trades).toHaveLength(300);
+  });
+
   test('receive times never run backwards', async () => {
     const baseUrl = await exchange((socket) => {
       for (let id = 0; id < 1_000; id += 1) socket.send(tradeFrame(id));
