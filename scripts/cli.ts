@@ -37,9 +37,17 @@ export const runCommand = async <Options extends OptionValues>(program: Command,
   }
 };
 
-/** Aborts at the first Ctrl-C or SIGTERM; a second one ends the process at once. */
+/** Set by a process that starts one of these scripts with a pipe as stdin: the script stops when the pipe closes. */
+export const stopsWithStdin = 'TIDEMARK_STOP_WITH_STDIN';
+
+/** Aborts at the first Ctrl-C or SIGTERM; a second one ends the process at once. Also when the starting process is gone. */
 export const stopSignal = (): AbortSignal => {
   const controller = new AbortController();
+  if (process.env[stopsWithStdin] === '1') {
+    process.stdin.resume().once('close', () => controller.abort(new Error('the process that started this one is gone')));
+    // Waiting for the pipe to close keeps no process alive.
+    if ('unref' in process.stdin) (process.stdin as NodeJS.ReadStream).unref();
+  }
   for (const name of ['SIGINT', 'SIGTERM'] as const) {
     process.on(name, () => {
       if (controller.signal.aborted) process.exit(130);

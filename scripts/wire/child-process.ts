@@ -6,6 +6,7 @@ import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { TidemarkError } from '../../src/domain/errors.ts';
+import { stopsWithStdin } from '../cli.ts';
 
 export interface ChildOptions {
   name: string;
@@ -93,7 +94,9 @@ export class ScriptProcess {
   private start(): void {
     const { script, args = [], env, logFile, restarts } = this.options;
     const path = fileURLToPath(new URL(`../${script}`, import.meta.url));
-    const child = spawn(process.execPath, [path, ...args], { env, stdio: ['ignore', 'pipe', 'pipe'] });
+    // The pipe closes when this process ends, however it ends, and the script stops then.
+    const child = spawn(process.execPath, [path, ...args], { env: { ...env, [stopsWithStdin]: '1' }, stdio: ['pipe', 'pipe', 'pipe'] });
+    child.stdin!.on('error', () => {});
     this.child = child;
     const log = createWriteStream(logFile, { flags: 'a' });
     child.stderr!.pipe(log);
