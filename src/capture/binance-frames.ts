@@ -61,7 +61,10 @@ const parseEvent = (data: JsonTextObject, market: string, receivedMicros: number
   return { kind: 'other' };
 };
 
-/** Reads a frame of any Binance market: bare, or wrapped as `{"stream","data"}` by a combined stream. */
+/**
+ * Reads a frame of any Binance market: bare, or wrapped as `{"stream","data"}` by a combined stream. The wrapper's name only
+ * says the symbol and the event again, so it is not among a trade's `extra`.
+ */
 export const parseBinanceFrame = (frame: JsonText, market: string, receivedMicros: number): ParsedFrame => {
   const data = isObject(frame) && 'stream' in frame && 'data' in frame ? frame['data'] : frame;
   if (isObject(data)) return parseEvent(data, market, receivedMicros);
