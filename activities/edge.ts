@@ -2,8 +2,11 @@ import { ApplicationFailure, CancelledFailure } from '@temporalio/common';
 import { Context } from '@temporalio/activity';
 import { InvariantError, TidemarkError } from '../src/domain/errors.ts';
 
-/** Well below the heartbeat timeout of the Workflows (60 s): an activity must survive several missed heartbeats. */
-const heartbeatIntervalMs = 5_000;
+/**
+ * A fifth of the heartbeat timeout of the Workflows (10 s): an activity must survive several missed heartbeats. The
+ * timeout is how long a stream stands still when a Temporal Worker is killed in the middle of its table commit.
+ */
+const heartbeatIntervalMs = 2_000;
 
 export interface Heartbeat {
   /** What the next heartbeat tells: a hint for people, never a fact to resume from. */

@@ -42,10 +42,10 @@ await runCommand<Options>(program, async ({ source: names, json }) => {
   if (lake === null) return exitOk;
   const connection = Connection.lazy({ address: config.temporal.address });
   const { topicPrefix } = config.kafka;
-  const { flushIntervalMs, flushBytes, flushRows, bufferBudgetBytes, gapPolicy } = config.streaming;
+  const { flushIntervalMs, flushBytes, flushRows, bufferBudgetBytes, sessionTimeoutMs, gapPolicy } = config.streaming;
   const worker = startStreamingWorker({
     sources: datasets.map(({ source, topic, bronze }) => ({ source, topics: [`${topicPrefix}${topic}`], groupId: `${topicPrefix}tidemark-${source}`, bronze })),
-    kafka: { brokers: config.kafka.brokers },
+    kafka: { brokers: config.kafka.brokers, sessionTimeoutMs },
     catalog: lake.catalog,
     store: lake.store,
     checkpoints: createTemporalCheckpointClient({ client: new Client({ connection, namespace: config.temporal.namespace }), taskQueue: config.temporal.taskQueue }),

@@ -6,7 +6,7 @@ import { microBatchDetails } from './details.ts';
 
 const { refineBatch, publishSilver, publishDlq, mergeGold } = proxyActivities<MicroBatchActivities>({
   startToCloseTimeout: '15 minutes',
-  heartbeatTimeout: '60 seconds',
+  heartbeatTimeout: '10 seconds',
   retry: { initialInterval: '200 milliseconds', backoffCoefficient: 2, maximumInterval: '10 seconds', maximumAttempts: 50 },
 });
 

@@ -24,12 +24,12 @@ const commitFilesMax = 200;
 
 const { loadLakeState, commitBronze, recordGaps } = proxyActivities<StreamActivities>({
   startToCloseTimeout: '5 minutes',
-  heartbeatTimeout: '60 seconds',
+  heartbeatTimeout: '10 seconds',
   retry: { initialInterval: '200 milliseconds', backoffCoefficient: 2, maximumInterval: '10 seconds' },
 });
 const { awaitMicroBatch } = proxyActivities<StreamActivities>({
   startToCloseTimeout: '30 days',
-  heartbeatTimeout: '60 seconds',
+  heartbeatTimeout: '10 seconds',
   retry: { initialInterval: '1 second', maximumInterval: '30 seconds' },
 });
 

@@ -62,6 +62,11 @@ export const startTemporalWorker = async (config: Config, log: Logger): Promise<
     },
     maxConcurrentActivityTaskExecutions: activitiesMax,
     maxCachedWorkflows: cachedWorkflowsMax,
+    // By default the SDK holds heartbeats back for 80 % of the timeout, which leaves no room for one that is missed.
+    maxHeartbeatThrottleInterval: '2 seconds',
+    defaultHeartbeatThrottleInterval: '2 seconds',
+    // How long a Workflow stands still when the Temporal Worker that has it in its cache was killed.
+    stickyQueueScheduleToStartTimeout: '5 seconds',
     shutdownGraceTime: '5 seconds',
     shutdownForceTime: '20 seconds',
   });

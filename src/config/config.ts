@@ -32,6 +32,7 @@ const environmentSchema = z.object({
   BATCH_ROWS_MAX: integer(1, 2_000_000).default(150_000).describe('Most records in one micro-batch'),
   MICRO_BATCHES_RUNNING_MAX: integer(1, 16).default(2).describe('Most micro-batches of one source that run at once'),
   REFINE_THREADS: integer(1, 16).default(2).describe('Worker threads of one Temporal Worker that refine and merge'),
+  CONSUMER_SESSION_TIMEOUT_MS: integer(1_000, 300_000).default(30_000).describe('A streaming worker that was silent for so long (killed, cut off) loses its topic partitions to the others'),
   GAP_POLICY: z.enum(['continue', 'halt']).default('continue').describe('What a streaming worker does when retention overtook it: record the gap and go on, or halt the topic partition'),
   LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'silent']).default('info').describe('Least severe level that is logged'),
 }).superRefine((env, context) => {
@@ -47,7 +48,7 @@ export interface Config {
   readonly s3: { readonly endpoint: string | undefined; readonly region: string; readonly accessKeyId: string; readonly secretAccessKey: string; readonly bucket: string };
   /** `file:` URL of the pipeline module: worker threads import it too. */
   readonly pipelineUrl: string;
-  readonly streaming: { readonly flushIntervalMs: number; readonly flushBytes: number; readonly flushRows: number; readonly bufferBudgetBytes: number; readonly gapPolicy: 'continue' | 'halt' };
+  readonly streaming: { readonly flushIntervalMs: number; readonly flushBytes: number; readonly flushRows: number; readonly bufferBudgetBytes: number; readonly sessionTimeoutMs: number; readonly gapPolicy: 'continue' | 'halt' };
   readonly microBatch: { readonly rowsMax: number; readonly runningMax: number; readonly threads: number };
   readonly logLevel: string;
 }
@@ -83,7 +84,7 @@ export const loadConfig = (env: NodeJS.ProcessEnv = process.env): Config => {
     temporal: { address: e.TEMPORAL_ADDRESS, namespace: e.TEMPORAL_NAMESPACE, uiUrl: e.TEMPORAL_UI_URL, taskQueue: e.TIDEMARK_TASK_QUEUE },
     s3: { endpoint: e.S3_ENDPOINT, region: e.S3_REGION, accessKeyId: e.AWS_ACCESS_KEY_ID, secretAccessKey: e.AWS_SECRET_ACCESS_KEY, bucket: e.TIDEMARK_BUCKET },
     pipelineUrl: e.TIDEMARK_PIPELINE.startsWith('file:') ? e.TIDEMARK_PIPELINE : pathToFileURL(resolve(e.TIDEMARK_PIPELINE)).href,
-    streaming: { flushIntervalMs: e.FLUSH_INTERVAL_MS, flushBytes: e.FLUSH_BYTES, flushRows: e.FLUSH_ROWS, bufferBudgetBytes: e.BUFFER_BUDGET_BYTES, gapPolicy: e.GAP_POLICY },
+    streaming: { flushIntervalMs: e.FLUSH_INTERVAL_MS, flushBytes: e.FLUSH_BYTES, flushRows: e.FLUSH_ROWS, bufferBudgetBytes: e.BUFFER_BUDGET_BYTES, sessionTimeoutMs: e.CONSUMER_SESSION_TIMEOUT_MS, gapPolicy: e.GAP_POLICY },
     microBatch: { rowsMax: e.BATCH_ROWS_MAX, runningMax: e.MICRO_BATCHES_RUNNING_MAX, threads: e.REFINE_THREADS },
     logLevel: e.LOG_LEVEL,
   });
@@ -115,6 +116,7 @@ export const configToEnvironment = (config: Config): Record<string, string> => (
   FLUSH_BYTES: String(config.streaming.flushBytes),
   FLUSH_ROWS: String(config.streaming.flushRows),
   BUFFER_BUDGET_BYTES: String(config.streaming.bufferBudgetBytes),
+  CONSUMER_SESSION_TIMEOUT_MS: String(config.streaming.sessionTimeoutMs),
   GAP_POLICY: config.streaming.gapPolicy,
   BATCH_ROWS_MAX: String(config.microBatch.rowsMax),
   MICRO_BATCHES_RUNNING_MAX: String(config.microBatch.runningMax),
