@@ -4,7 +4,7 @@
  * 1 % of the rows are duplicates. The audit runs in a process of its own, so that its memory is measured and not the generator's.
  */
 import { spawn } from 'node:child_process';
-import { hash } from 'node:crypto';
+import { hash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
@@ -109,7 +109,17 @@ async function generate(store: ReturnType<typeof open>['store'], catalog: Return
     await catalog.commit(pipeline.dlqTable, { commitId: `dlq/${Object.values(covered).join()}`, add: [], cover });
   };
   const symbols = ['BTCUSDT', 'ETHUSDT', 'SOLUSDT', 'BNBUSDT', 'XRPUSDT'];
-  const raw = Buffer.alloc(120, 'trade');
+  // Records and message ids compress no better than real ones do: all of what is in them is noise.
+  const noise = randomBytes(1 << 22);
+  const noiseText = noise.toString('hex');
+  const recordOf = (row: number): Uint8Array => {
+    const at = (row * 64) % (noise.length - 128);
+    return noise.subarray(at, at + 64);
+  };
+  const idOf = (row: number): string => {
+    const at = (row * 32) % (noiseText.length - 36);
+    return noiseText.slice(at, at + 36);
+  };
   for (let batch = 0; batch < batches; batch += 1) {
     const count = Math.min(batchRows, rowCount - batch * batchRows);
     const partition = batch % partitions;
@@ -123,7 +133,7 @@ async function generate(store: ReturnType<typeof open>['store'], catalog: Return
     await write(bronze, {
       rowCount: count,
       columns: {
-        raw_bytes: Array.from({ length: count }, () => raw), topic: constant(topic), partition: constant(partition), offset: offsets, kafka_timestamp: constant(BigInt(timeMicros)),
+        raw_bytes: Array.from({ length: count }, (_, i) => recordOf(batch * batchRows + i)), topic: constant(topic), partition: constant(partition), offset: offsets, kafka_timestamp: constant(BigInt(timeMicros)),
         ingestion_timestamp: constant(BigInt(timeMicros)), ingestion_date: constant(Math.floor(hour / 24)),
       },
     }, bronzeFileSuffix({ topic, partition, start, end, epoch: 1 }), { ingestion_timestamp: Math.floor(hour / 24) }, { 'tidemark.topic-partition': key, 'tidemark.range': `${start}-${end}` });
@@ -132,7 +142,7 @@ async function generate(store: ReturnType<typeof open>['store'], catalog: Return
     const columns = (rows: readonly number[] | null): { [column: string]: ColumnValues | ConstantColumn } => {
       const of = rows ?? Array.from({ length: count }, (_, i) => i);
       return {
-        message_id: of.map((i) => `${String(batch).padStart(8, '0')}-0000-5000-8000-${String(i).padStart(12, '0')}`), trade_id: of.map((i) => `BINANCE-${3_071_245_454 + batch * batchRows + original(i)}`),
+        message_id: of.map((i) => idOf(batch * batchRows + i)), trade_id: of.map((i) => `BINANCE-${3_071_245_454 + batch * batchRows + original(i)}`),
         symbol: of.map((i) => symbols[original(i) % symbols.length]!), exchange: constant('BINANCE'), asset_class: constant('crypto'),
         timestamp: BigInt64Array.from(of, (i) => BigInt(timeMicros + original(i) * 10)), price: constant(2_800_000_000_000n), quantity: constant(100_000_000n), currency: constant('USDT'),
         side: constant('BUY'), trade_conditions: constant([]), source_sequence: constant(null), ingestion_timestamp: constant(BigInt(timeMicros)), platform_sequence: constant(null), vendor_data: constant('{}'),

@@ -24,6 +24,9 @@ import type { LiveFile } from '../lake/table.ts';
 
 /** Larger files are read in pieces. */
 const wholeFileBytesMax = 32 * 1024 * 1024;
+/** Files that are fetched ahead of the one that is decoded, together. */
+const aheadBytesMax = 8 * 1024 * 1024;
+const aheadFilesMax = 3;
 /** Files up to this size are read in one request also when only some columns are wanted. */
 const smallFileBytesMax = 1024 * 1024;
 const pieceBytes = 8 * 1024 * 1024;
@@ -223,7 +226,7 @@ export async function* fetchAhead(store: ObjectStore, files: readonly LiveFile[]
   let next = 0;
   try {
     while (next < files.length || ahead.length > 0) {
-      while (next < files.length && ahead.length < 4 && (ahead.length === 0 || bytesAhead + files[next]!.fileSizeBytes <= wholeFileBytesMax)) {
+      while (next < files.length && ahead.length < aheadFilesMax && (ahead.length === 0 || bytesAhead + files[next]!.fileSizeBytes <= aheadBytesMax)) {
         const file = files[next++]!;
         const bytes = Math.min(file.fileSizeBytes, wholeFileBytesMax);
         bytesAhead += bytes;

@@ -96,9 +96,11 @@ export class GoldAudit {
   async audit(): Promise<AuditedGold> {
     const { run } = this;
     const result: AuditedGold = { table: this.gold.name, rows: 0, silverRows: 0, distinctKeys: 0, duplicates: 0, unmergedRows: 0, hours: 0, passes: 0 };
-    for (const hour of await this.hours()) {
+    const hours = (await this.hours()).map((hour) => ({ ...hour, ...this.passesOf(hour) }));
+    const table = new KeyTable(Math.max(0, ...hours.map(({ keys }) => keys)));
+    for (const hour of hours) {
       run.signal?.throwIfAborted();
-      await this.auditHour(hour, result);
+      await this.auditHour(hour, table, result);
       result.hours += 1;
     }
     result.duplicates = result.silverRows - result.distinctKeys;
@@ -137,14 +139,20 @@ export class GoldAudit {
     return lookup.has(offset);
   }
 
-  private async auditHour({ hour, silver, gold }: Hour, result: AuditedGold): Promise<void> {
+  /** How many passes an hour takes, and the keys to expect in one. */
+  private passesOf({ silver }: Hour): { passes: number; keys: number } {
+    const rows = [...silver.values()].flat().reduce((sum, { recordCount }) => sum + recordCount, 0);
+    const passes = Math.max(1, Math.ceil((rows * bytesPerKey) / (this.run.memoryBudgetBytes * 0.6)));
+    // Hashes fall into the passes nearly evenly.
+    return { passes, keys: Math.ceil((rows / passes) * (passes === 1 ? 1 : 1.05)) };
+  }
+
+  private async auditHour({ hour, silver, gold, passes, keys }: Hour & { passes: number; keys: number }, table: KeyTable, result: AuditedGold): Promise<void> {
     const { run, topicPartitions, reader, kinds } = this;
     const columns = [...new Set([...this.key, this.eventTime, ...Object.values(refinedLineage) as string[]])];
-    const rowsExpected = [...silver.values()].flat().reduce((sum, { recordCount }) => sum + recordCount, 0);
-    const passes = Math.max(1, Math.ceil((rowsExpected * bytesPerKey) / (run.memoryBudgetBytes * 0.6)));
     result.passes += passes;
     for (let pass = 0; pass < passes; pass += 1) {
-      const table = new KeyTable(Math.ceil((rowsExpected / passes) * (passes === 1 ? 1 : 1.05)));
+      table.reset(keys);
       const isFirst = pass === 0;
       for (const [dataset, files] of silver) {
         await readFiles({

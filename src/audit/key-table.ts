@@ -6,24 +6,34 @@ const loadMax = 0.7;
 const two32 = 4_294_967_296;
 const free = -1;
 
+const capacityFor = (keys: number): number => Math.max(16, Math.ceil(keys / loadMax) + 1);
+
 /**
  * Keys by 128-bit hash, each with the least lineage of the rows that have it. Open addressing in typed arrays: no object
  * for a row, and memory known beforehand.
  */
 export class KeyTable {
   private capacity: number;
-  private hashes: Uint32Array;
-  private placeOf: Int32Array;
-  private offsetOf: Float64Array;
-  private seen: Uint8Array;
+  private hashes = new Uint32Array(0);
+  private placeOf = new Int32Array(0);
+  private offsetOf = new Float64Array(0);
+  private seen = new Uint8Array(0);
   private count = 0;
 
-  constructor(keysExpected: number) {
-    this.capacity = Math.max(16, Math.ceil(keysExpected / loadMax) + 1);
-    this.hashes = new Uint32Array(this.capacity * keyWords);
-    this.placeOf = new Int32Array(this.capacity).fill(free);
-    this.offsetOf = new Float64Array(this.capacity);
-    this.seen = new Uint8Array(this.capacity);
+  /** @param keysMax Most keys that are expected between two resets: what is allocated, once. */
+  constructor(keysMax: number) {
+    this.capacity = capacityFor(keysMax);
+    this.allocate(this.capacity);
+  }
+
+  /** Empties the table for a number of keys: the arrays stay, since a second set beside one that waits for the garbage collector would double them. */
+  reset(keysExpected: number): void {
+    const capacity = capacityFor(keysExpected);
+    if (capacity > this.placeOf.length) this.allocate(capacity);
+    this.capacity = capacity;
+    this.placeOf.fill(free, 0, capacity);
+    this.seen.fill(0, 0, capacity);
+    this.count = 0;
   }
 
   get size(): number {
@@ -74,6 +84,13 @@ export class KeyTable {
     }
   }
 
+  private allocate(capacity: number): void {
+    this.hashes = new Uint32Array(capacity * keyWords);
+    this.placeOf = new Int32Array(capacity).fill(free);
+    this.offsetOf = new Float64Array(capacity);
+    this.seen = new Uint8Array(capacity);
+  }
+
   private slotOf(hashes: Uint32Array, at: number): number {
     const own = this.hashes;
     const w0 = hashes[at]!;
@@ -94,10 +111,7 @@ export class KeyTable {
   private grow(): void {
     const { hashes, placeOf, offsetOf, seen, capacity } = this;
     this.capacity = Math.ceil(capacity * 1.5);
-    this.hashes = new Uint32Array(this.capacity * keyWords);
-    this.placeOf = new Int32Array(this.capacity).fill(free);
-    this.offsetOf = new Float64Array(this.capacity);
-    this.seen = new Uint8Array(this.capacity);
+    this.allocate(this.capacity);
     for (let slot = 0; slot < capacity; slot += 1) {
       if (placeOf[slot] === free) continue;
       const to = this.slotOf(hashes, slot * keyWords);
