@@ -2,9 +2,14 @@ import { createHash, hash } from 'node:crypto';
 import type { CheckpointRange } from '../contracts/stream.ts';
 import { TidemarkError } from '../domain/errors.ts';
 import { topicPartitionKey } from '../domain/offsets.ts';
+import type { ColumnValues, ConstantColumn } from '../lake/columns.ts';
+import type { Leaf } from '../lake/parquet-schema.ts';
 import { DataFileBuilder } from '../lake/parquet-writer.ts';
+import type { CopiedChunk } from '../lake/parquet-writer.ts';
 import type { Field } from '../lake/schema.ts';
+import type { ByteColumn } from './byte-column.ts';
 import type { PartitionBuffer } from './partition-buffer.ts';
+import { plainColumnChunk } from './plain-chunk.ts';
 
 /** Keys of a Bronze file's footer. They say what the file is, whoever finds it and whatever it is called. */
 export const footerKeys = {
@@ -36,8 +41,7 @@ export interface EncodedBronzeFile extends BronzeFileIdentity {
   rowCount: number;
 }
 
-/** A row group's views over the buffer stay within V8's young generation. */
-const rowGroupRows = 32_768;
+const rowGroupRows = 65_536;
 const microsPerDay = 86_400_000_000n;
 
 /** One topic partition, one ingestion_timestamp: all rows of a file are equally old in the lake. */
@@ -48,7 +52,6 @@ export const encodeBronzeFile = (identity: BronzeFileIdentity, buffer: Partition
   const { rows: rowCount } = buffer;
   const builder = new DataFileBuilder({
     fields,
-    rowGroupRows,
     keyValueMetadata: {
       [footerKeys.topicPartition]: topicPartitionKey(topic, partition),
       [footerKeys.range]: `${start}-${end}`,
@@ -58,25 +61,27 @@ export const encodeBronzeFile = (identity: BronzeFileIdentity, buffer: Partition
     },
   });
   const ingestedAt = BigInt(ingestedAtMs) * 1000n;
-  for (const batch of buffer.batches(rowGroupRows)) {
-    builder.appendRows({
-      rowCount: batch.rowCount,
-      columns: {
-        raw_bytes: batch.values,
-        topic: { constant: topic },
-        partition: { constant: partition },
-        offset: batch.offsets,
-        key: batch.keys ?? { constant: null },
-        headers: batch.headers ?? { constant: null },
-        kafka_timestamp: batch.kafkaTimestamps,
-        ingestion_timestamp: { constant: ingestedAt },
-        ingestion_date: { constant: Number(ingestedAt / microsPerDay) },
-      },
-    });
+  for (let from = 0; from < rowCount; from += rowGroupRows) {
+    const to = Math.min(rowCount, from + rowGroupRows);
+    const columns: Record<string, (leaf: Leaf) => ColumnValues | ConstantColumn | CopiedChunk> = {
+      raw_bytes: (leaf) => byteArrays(leaf, buffer.values, from, to),
+      topic: () => ({ constant: topic }),
+      partition: () => ({ constant: partition }),
+      offset: () => buffer.offsets(from, to),
+      key: (leaf) => (buffer.keys.nullCount === rowCount ? { constant: null } : byteArrays(leaf, buffer.keys, from, to)),
+      headers: () => buffer.headers(from, to) ?? { constant: null },
+      kafka_timestamp: () => buffer.kafkaTimestamps(from, to),
+      ingestion_timestamp: () => ({ constant: ingestedAt }),
+      ingestion_date: () => ({ constant: Number(ingestedAt / microsPerDay) }),
+    };
+    builder.appendRowGroup(to - from, (leaf) => columns[leaf.field.name]?.(leaf) ?? { constant: null });
   }
   const { bytes } = builder.finish();
   return { ...identity, bytes, checksum: hash('sha256', bytes, 'hex'), rowCount };
 };
+
+const byteArrays = (leaf: Leaf, column: ByteColumn, from: number, to: number): ColumnValues | CopiedChunk =>
+  (column.nullCount === 0 ? plainColumnChunk(leaf, column.pieces(from, to)) : column.views(from, to));
 
 /** Compares a footer with what the file's key says; throws FILE_UNREADABLE with what differs. */
 export const checkFooter = (identity: BronzeFileIdentity, footer: Readonly<Record<string, string>>, rowCount: number): void => {

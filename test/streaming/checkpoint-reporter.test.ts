@@ -28,6 +28,8 @@ const jumpingClock = (): Clock & { at: number } => {
   return clock;
 };
 
+const distances = (at: readonly number[]): number[] => at.slice(1).map((ms, i) => ms - at[i]!);
+
 const start = async (checkpoints: CheckpointClient, options: { onStale?: () => void; onLedgerLost?: () => void } = {}) => {
   const outbox = new CheckpointOutbox();
   const clock = jumpingClock();
@@ -73,7 +75,7 @@ test('Signals lost, doubled, late, or with a lost answer: each range is accepted
       const from = lengths.slice(0, i).reduce((sum, length) => sum + length, 0);
       return `${from}-${from + lengths[i]!}`;
     }));
-    for (const [i, at] of signalsAt.entries()) if (i > 0) expect(at - signalsAt[i - 1]!).toBeGreaterThanOrEqual(1_000);
+    expect(Math.min(...distances(signalsAt))).toBeGreaterThanOrEqual(1_000);
   }), { numRuns: 60 });
 });
 
@@ -89,7 +91,7 @@ test('the first Signal leaves at once, later ones at least a second apart, with 
   await reporter.drained(AbortSignal.timeout(10_000));
   await stop();
   expect(signalsAt[0]).toBe(from);
-  for (const [i, at] of signalsAt.entries()) if (i > 0) expect(at - signalsAt[i - 1]!).toBeGreaterThanOrEqual(1_000);
+  expect(Math.min(...distances(signalsAt))).toBeGreaterThanOrEqual(1_000);
   expect(signalsAt.length).toBeLessThan(20);
 });
 
