@@ -8,6 +8,12 @@ import { InvariantError, TidemarkError } from '../src/domain/errors.ts';
  */
 const heartbeatIntervalMs = 2_000;
 
+/**
+ * Attempts after which a failure that nobody foresaw, or the loss of the thread that did the work, counts as one of the
+ * work itself: it is not retried again, so that it is seen and lets the rest go on.
+ */
+const unforeseenAttemptsMax = 10;
+
 export interface Heartbeat {
   /** What the next heartbeat tells: a hint for people, never a fact to resume from. */
   report(progress: Record<string, string | number>): void;
@@ -17,7 +23,8 @@ export interface Heartbeat {
 
 /**
  * The edge between Temporal and the rooms behind it: heartbeats while the work runs, and errors translated once. The
- * failure's type is the error code; whether Temporal may retry follows from the code, unless `retryAlways`.
+ * failure's type is the error code; whether Temporal may retry follows from the code, unless `retryAlways`. An outage is
+ * retried for as long as it lasts.
  */
 export const asActivity = async <T>(work: (heartbeat: Heartbeat) => Promise<T>, options: { retryAlways?: boolean } = {}): Promise<T> => {
   const context = Context.current();
@@ -33,14 +40,17 @@ export const asActivity = async <T>(work: (heartbeat: Heartbeat) => Promise<T>, 
   } catch (error) {
     if (error instanceof CancelledFailure || error instanceof ApplicationFailure) throw error;
     if (context.cancellationSignal.aborted) throw new CancelledFailure('activity cancelled', [], error instanceof Error ? error : undefined);
+    const isLate = context.info.attempt >= unforeseenAttemptsMax;
     if (error instanceof TidemarkError) {
-      throw ApplicationFailure.create({
-        type: error.code, message: error.message, nonRetryable: !error.retryable && options.retryAlways !== true, cause: error,
-      });
+      const hopeless = !error.retryable || (isLate && error.code === 'REFINE_THREAD_LOST');
+      throw ApplicationFailure.create({ type: error.code, message: error.message, nonRetryable: hopeless && options.retryAlways !== true, cause: error });
     }
-    // A bug, or something nobody foresaw: retried with backoff and visible, until a fixed version is deployed.
+    // A bug, or something nobody foresaw: retried with backoff and visible, a fixed version may be deployed meanwhile.
     const type = error instanceof InvariantError ? 'INVARIANT' : 'UNEXPECTED';
-    throw ApplicationFailure.create({ type, message: error instanceof Error ? error.message : String(error), cause: error instanceof Error ? error : undefined });
+    throw ApplicationFailure.create({
+      type, message: error instanceof Error ? error.message : String(error), nonRetryable: isLate && options.retryAlways !== true,
+      ...(error instanceof Error ? { cause: error } : {}),
+    });
   } finally {
     clearInterval(timer);
   }

@@ -7,7 +7,9 @@ import { microBatchDetails } from './details.ts';
 const { refineBatch, publishSilver, publishDlq, mergeGold } = proxyActivities<MicroBatchActivities>({
   startToCloseTimeout: '15 minutes',
   heartbeatTimeout: '10 seconds',
-  retry: { initialInterval: '200 milliseconds', backoffCoefficient: 2, maximumInterval: '10 seconds', maximumAttempts: 50 },
+  // No limit to attempts: an outage of hours must not fail a micro-batch that nothing is wrong with. What will not get
+  // better by itself is not retryable by its code, see activities/edge.ts.
+  retry: { initialInterval: '200 milliseconds', backoffCoefficient: 2, maximumInterval: '10 seconds' },
 });
 
 const rowsKey = defineSearchAttributeKey(searchAttributes.rows.name, searchAttributes.rows.type);
@@ -22,13 +24,13 @@ const refineAgainMax = 5;
  * so that a retry, a Reset or a second execution publishes nothing twice.
  */
 export async function microBatchWorkflow(input: MicroBatchInput): Promise<MicroBatchResult> {
-  const show = (phase: string, result: Partial<MicroBatchResult>): void => setCurrentDetails(microBatchDetails(phase, input.intervals, result));
+  const show = (phase: string, result: Partial<MicroBatchResult>): void => setCurrentDetails(microBatchDetails(phase, input, result));
   for (let round = 1; ; round += 1) {
-    show('refining', {});
-    const refined = await refineBatch(input);
-    const counts = countsOf(refined);
-    const publish: PublishInput = { ...input, stagedKey: refined.stagedKey };
     try {
+      show(input.divert === undefined ? 'refining' : 'diverting to the DLQ', {});
+      const refined = await refineBatch(input);
+      const counts = countsOf(refined);
+      const publish: PublishInput = { ...input, stagedKey: refined.stagedKey };
       show('publishing Silver and DLQ', counts);
       await publishSilver(publish);
       await publishDlq(publish);
@@ -42,7 +44,9 @@ export async function microBatchWorkflow(input: MicroBatchInput): Promise<MicroB
       return result;
     } catch (error) {
       // A part of the offsets was published by somebody else since they were refined: plan again against the lake.
-      if (!isCoverageConflict(error) || round >= refineAgainMax) throw error;
+      if (isCoverageConflict(error) && round < refineAgainMax) continue;
+      upsertSearchAttributes([{ key: stateKey, value: 'failed' }]);
+      throw error;
     }
   }
 }

@@ -6,31 +6,32 @@ import {
 import { WorkflowExecutionAlreadyStartedError, defineSearchAttributeKey } from '@temporalio/common';
 import { CheckpointLedger } from '../src/domain/ledger.ts';
 import type { LedgerBatch } from '../src/domain/ledger.ts';
+import { firstWithin, payloadBytesMax } from '../src/domain/payload.ts';
 import {
-  claimUpdate, historyEventsMax, ledgerQuery, pauseSignal, reportSignal, resumeSignal, retryBatchSignal, stateQuery,
+  claimUpdate, divertBatchSignal, historyEventsMax, ledgerQuery, pauseSignal, reportSignal, resumeSignal, retryBatchSignal, stateQuery,
+  topicPartitionsAtOnceMax,
 } from '../src/contracts/stream.ts';
 import type {
-  CheckpointReport, ClaimReply, ClaimRequest, LedgerQuery, LedgerView, StreamLimits, StreamState, StreamWorkflowInput,
+  CheckpointReport, ClaimReply, ClaimRequest, LedgerQuery, LedgerView, StateQuery, StreamLimits, StreamState, StreamWorkflowInput,
 } from '../src/contracts/stream.ts';
 import { microBatchWorkflowId } from '../src/contracts/micro-batch.ts';
-import type { MicroBatchOutcome, StreamActivities } from '../src/contracts/micro-batch.ts';
+import type { LakeCursor, MicroBatchOutcome, StreamActivities } from '../src/contracts/micro-batch.ts';
 import { searchAttributes } from '../src/contracts/visibility.ts';
 import { microBatchWorkflow } from './micro-batch.ts';
 import { rootCause } from './failure.ts';
 import { streamDetails } from './details.ts';
+import { streamState } from './stream-state.ts';
 
-/** Bronze files of one table commit: bounds the activity's input (about 150 bytes each). */
-const commitFilesMax = 200;
+/** Bronze files of one table commit, as JSON: some 170 files. Its result names each of them once more at worst. */
+const commitBytesMax = payloadBytesMax * 3 / 8;
+const gapsBytesMax = payloadBytesMax / 2;
+/** How long a run that continues as new waits for the commit, and for claims, that are under way. */
+const drainTimeout = '30 seconds';
 
-const { loadLakeState, commitBronze, recordGaps } = proxyActivities<StreamActivities>({
+const { loadLakeState, commitBronze, recordGaps, awaitMicroBatch } = proxyActivities<StreamActivities>({
   startToCloseTimeout: '5 minutes',
-  heartbeatTimeout: '10 seconds',
+  heartbeatTimeout: '60 seconds',
   retry: { initialInterval: '200 milliseconds', backoffCoefficient: 2, maximumInterval: '10 seconds' },
-});
-const { awaitMicroBatch } = proxyActivities<StreamActivities>({
-  startToCloseTimeout: '30 days',
-  heartbeatTimeout: '10 seconds',
-  retry: { initialInterval: '1 second', maximumInterval: '30 seconds' },
 });
 
 const sourceKey = defineSearchAttributeKey(searchAttributes.source.name, searchAttributes.source.type);
@@ -42,58 +43,46 @@ const stateKey = defineSearchAttributeKey(searchAttributes.state.name, searchAtt
  * until terminated, and continues as new. Without state it rebuilds the ledger from the lake before it answers a claim.
  */
 export async function streamWorkflow(input: StreamWorkflowInput): Promise<void> {
-  const { source } = input;
-  const ledger = input.carried ? CheckpointLedger.restore(input.carried.ledger) : CheckpointLedger.empty();
-  let limits: StreamLimits | null = input.carried?.limits ?? null;
-  let paused = input.carried?.paused ?? false;
+  const { source, carried } = input;
+  const { ledger, complete } = carried ? CheckpointLedger.restore(carried.ledger) : { ledger: CheckpointLedger.empty(), complete: false };
+  // Known once the lake was read: until then nothing is committed, started or answered.
+  let limits: StreamLimits | null = complete ? carried!.limits : null;
+  let paused = carried?.paused ?? false;
   let committing = false;
-  let claiming = 0;
+  let startingBatches = 0;
   let turn = 0;
 
   const phase = (): StreamState['phase'] => (limits === null ? 'rebuilding' : paused ? 'paused' : 'running');
-  const state = (): StreamState => {
-    const snapshot = ledger.snapshot();
-    return {
-      source,
-      phase: phase(),
-      topicPartitions: Object.fromEntries(Object.entries(snapshot.partitions).map(([key, partition]) => [key, {
-        ...partition,
-        pendingFiles: snapshot.pending.filter((file) => file.topicPartition === key).length,
-      }])),
-      open: snapshot.open,
-      running: snapshot.running,
-      failed: snapshot.failed,
-      recent: snapshot.recent,
-      gaps: snapshot.gaps,
-      totals: snapshot.totals,
-    };
-  };
+  const view = (topicPartitions: readonly string[] = ledger.topicPartitions()): LedgerView =>
+    ({ ready: limits !== null, topicPartitions: ledger.view(topicPartitions.slice(0, topicPartitionsAtOnceMax)) });
 
   const loadLake = async (): Promise<void> => {
-    const start = await loadLakeState({ source });
-    ledger.reconcile(start.lake);
-    limits = start.limits;
-    turn += 1;
+    let from: LakeCursor | undefined;
+    for (;;) {
+      const page = await loadLakeState({ source, ...(from === undefined ? {} : { from }) });
+      ledger.reconcile(page.lake);
+      if (page.next === null) {
+        ({ limits } = page);
+        turn += 1;
+        return;
+      }
+      from = page.next;
+    }
   };
 
-  setHandler(defineQuery<LedgerView, [LedgerQuery]>(ledgerQuery), (query) => ({
-    ready: limits !== null, topicPartitions: ledger.view(query?.topicPartitions),
-  }), { description: 'Owner, epoch and next offset of the named topic partitions' });
-  setHandler(defineQuery<StreamState>(stateQuery), state, { description: 'Next offsets, open intervals, micro-batches, gaps, totals' });
+  setHandler(defineQuery<LedgerView, [LedgerQuery]>(ledgerQuery), (query) => view(query?.topicPartitions),
+    { description: 'Owner, epoch and next offset of the named topic partitions' });
+  setHandler(defineQuery<StreamState, [StateQuery | undefined]>(stateQuery), (query) => streamState(source, phase(), ledger, query?.after),
+    { description: 'Next offsets, open intervals, micro-batches, gaps, totals' });
   setHandler(defineUpdate<ClaimReply, [ClaimRequest]>(claimUpdate), async (request) => {
-    claiming += 1;
-    try {
-      // Each claim reads the lake again: a Reset or a lost Temporal may have taken the ledger back behind it.
-      await loadLake();
-      return { claims: ledger.claim(request.owner, request.topicPartitions, Date.now()) };
-    } finally {
-      claiming -= 1;
-    }
+    // Each claim reads the lake again: a Reset or a lost Temporal may have taken the ledger back behind it.
+    await loadLake();
+    return { claims: ledger.claim(request.owner, request.topicPartitions, Date.now()) };
   }, {
     description: 'Assign topic partitions to a streaming worker under new epochs',
     validator: (request) => {
-      if (typeof request?.owner !== 'string' || !Array.isArray(request.topicPartitions)) {
-        throw new TypeError('claim: expected { owner, topicPartitions }');
+      if (typeof request?.owner !== 'string' || !Array.isArray(request.topicPartitions) || request.topicPartitions.length > topicPartitionsAtOnceMax) {
+        throw new TypeError(`claim: expected { owner, topicPartitions } with at most ${topicPartitionsAtOnceMax} topic partitions`);
       }
     },
   });
@@ -109,26 +98,36 @@ export async function streamWorkflow(input: StreamWorkflowInput): Promise<void> 
     paused = false;
     turn += 1;
   }, { description: 'Start micro-batches again' });
-  setHandler(defineSignal<[number]>(retryBatchSignal), (batch) => {
-    if (!ledger.retryBatch(batch)) log.warn('no failed micro-batch of this number', { batch });
+  const letGoAgain = (batch: number, divert?: string): void => {
+    if (!ledger.retryBatch(Number(batch), divert)) log.warn('no failed micro-batch of this number', { batch });
     turn += 1;
-  }, { description: 'Put a failed micro-batch back among the open intervals' });
+  };
+  setHandler(defineSignal<[number]>(retryBatchSignal), (batch) => letGoAgain(batch),
+    { description: 'Refine a failed micro-batch again, under a new number. Input: its number' });
+  setHandler(defineSignal<[number]>(divertBatchSignal), (batch) => {
+    letGoAgain(batch, `micro-batch ${batch} was diverted by an operator: ${ledger.causeOf(Number(batch)) ?? ''}`);
+  }, { description: 'Put every record of a failed micro-batch into the DLQ. Input: its number' });
 
   const commitPending = async (): Promise<void> => {
     committing = true;
     try {
-      const gaps = ledger.pendingGaps();
+      const gaps = firstWithin(ledger.pendingGaps(), gapsBytesMax);
       if (gaps.length > 0) {
         await recordGaps({ source, gaps });
-        ledger.gapsRecorded(gaps.length);
+        ledger.gapsRecorded(gaps);
       }
-      const files = ledger.pendingFiles(commitFilesMax);
+      const named = firstWithin(ledger.pendingFiles().map(({ topicPartition, fileEpoch, startOffset, endOffset }) => ({ topicPartition, fileEpoch, startOffset, endOffset })), commitBytesMax);
+      const files = ledger.pendingFiles().slice(0, named.length);
       if (files.length > 0) {
-        await commitBronze({
-          source,
-          files: files.map(({ topicPartition, fileEpoch, startOffset, endOffset }) => ({ topicPartition, fileEpoch, startOffset, endOffset })),
-        });
-        ledger.bronzeCommitted(files);
+        const { refused } = await commitBronze({ source, files: named });
+        ledger.bronzeCommitted(files.filter(({ topicPartition, startOffset }) => {
+          const first = refused[topicPartition];
+          return !first || BigInt(startOffset) < BigInt(first.startOffset);
+        }));
+        for (const [topicPartition, { startOffset, cause }] of Object.entries(refused)) {
+          log.error('Bronze file refused, its topic partition is read again from there', { topicPartition, startOffset, cause });
+          ledger.fileRefused(topicPartition, startOffset, cause, Date.now());
+        }
       }
     } finally {
       committing = false;
@@ -154,15 +153,25 @@ export async function streamWorkflow(input: StreamWorkflowInput): Promise<void> 
     settle(batch, await awaitMicroBatch({ source, batch: batch.batch }));
   };
 
-  const runBatch = async (batch: LedgerBatch): Promise<void> => {
+  const startBatch = async ({ batch, intervals, divert }: LedgerBatch) => {
+    startingBatches += 1;
     try {
-      const child = await startChild(microBatchWorkflow, {
-        workflowId: microBatchWorkflowId(source, batch.batch),
+      return await startChild(microBatchWorkflow, {
+        workflowId: microBatchWorkflowId(source, batch),
         parentClosePolicy: ParentClosePolicy.ABANDON,
-        args: [{ source, batch: batch.batch, intervals: batch.intervals }],
-        staticSummary: `${source} micro-batch ${batch.batch}`,
+        args: [{ source, batch, intervals, ...(divert === undefined ? {} : { divert }) }],
+        staticSummary: `${source} micro-batch ${batch}${divert === undefined ? '' : ', to the DLQ'}`,
         typedSearchAttributes: [{ key: sourceKey, value: source }],
       });
+    } finally {
+      startingBatches -= 1;
+      turn += 1;
+    }
+  };
+
+  const runBatch = async (batch: LedgerBatch): Promise<void> => {
+    try {
+      const child = await startBatch(batch);
       settle(batch, { status: 'completed', result: await child.result() });
     } catch (error) {
       if (error instanceof WorkflowExecutionAlreadyStartedError) {
@@ -177,11 +186,11 @@ export async function streamWorkflow(input: StreamWorkflowInput): Promise<void> 
   };
 
   const wantsBatch = (): boolean => {
-    if (limits === null || paused || ledger.openRecords === 0) return false;
-    const running = ledger.running.length;
+    if (limits === null || paused || (ledger.openRecords === 0 && ledger.againCount === 0)) return false;
+    const running = ledger.runningCount;
     // With none running, whatever is open starts at once: low delay at a low rate. Beside a running one only a well-filled
     // micro-batch starts, so that a backlog is worked off side by side and a trickle is not cut into small files.
-    return running === 0 || (running < limits.runningMax && ledger.openRecords >= limits.batchRecordsMax / 2);
+    return running === 0 || (running < limits.runningMax && (ledger.againCount > 0 || ledger.openRecords >= limits.batchRecordsMax / 2));
   };
   const wantsCommit = (): boolean => !committing && limits !== null && (ledger.pendingCount > 0 || ledger.pendingGaps().length > 0);
   const historyFull = (): boolean => workflowInfo().continueAsNewSuggested || workflowInfo().historyLength > historyEventsMax;
@@ -195,7 +204,7 @@ export async function streamWorkflow(input: StreamWorkflowInput): Promise<void> 
 
   let shownState = '';
   upsertSearchAttributes([{ key: sourceKey, value: source }]);
-  if (limits === null) await loadLake();
+  if (limits === null) inBackground(loadLake());
   for (const batch of ledger.running) inBackground(attach(batch));
 
   while (!historyFull()) {
@@ -205,19 +214,22 @@ export async function streamWorkflow(input: StreamWorkflowInput): Promise<void> 
       if (batch === null) break;
       inBackground(runBatch(batch));
     }
-    setCurrentDetails(streamDetails(state()));
-    const shown = ledger.snapshot().failed.length > 0 ? 'failing' : phase();
+    setCurrentDetails(streamDetails(streamState(source, phase(), ledger)));
+    const shown = ledger.failedCount > 0 || ledger.haltedCount > 0 ? 'failing' : phase();
     if (shown !== shownState) {
       shownState = shown;
       upsertSearchAttributes([{ key: stateKey, value: shown }]);
     }
     const seen = turn;
-    await condition(() => turn !== seen || failure !== undefined || historyFull() || wantsCommit());
+    await condition(() => turn !== seen || failure !== undefined || historyFull());
     if (failure !== undefined) throw failure;
   }
 
-  // Micro-batches run on (ABANDON), and the next run attaches to them; a commit or a claim under way is finished first.
-  await condition(() => !committing && claiming === 0 && allHandlersFinished());
+  // Micro-batches run on (ABANDON), and the next run attaches to them once they have started. A commit or a claim under
+  // way is finished first, unless the lake keeps it waiting: then the next run repeats the commit, which is harmless, and
+  // the streaming worker its claim. Waiting on would let the history grow with every report.
+  await condition(() => failure !== undefined || (!committing && startingBatches === 0 && allHandlersFinished()), drainTimeout);
   if (failure !== undefined) throw failure;
-  await continueAsNew<typeof streamWorkflow>({ source, carried: { ledger: ledger.snapshot(), limits: limits!, paused } });
+  const known = limits ?? carried?.limits;
+  await continueAsNew<typeof streamWorkflow>({ source, ...(known === undefined ? {} : { carried: { ledger: ledger.carry(limits !== null), limits: known, paused } }) });
 }

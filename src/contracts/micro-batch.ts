@@ -4,7 +4,6 @@ import type { LakeState } from '../domain/ledger.ts';
 import type { CoverageJson } from '../domain/offsets.ts';
 import type { GapRange, StreamLimits } from './stream.ts';
 
-
 export const microBatchWorkflowType = 'microBatchWorkflow';
 export const microBatchWorkflowId = (source: string, batch: number): string => `micro-batch/${source}/${batch}`;
 
@@ -13,6 +12,8 @@ export interface MicroBatchInput {
   batch: number;
   /** Bronze offsets of this micro-batch by topic partition. */
   intervals: CoverageJson;
+  /** Nothing is refined: every record goes to the DLQ with this reason, its bytes as far as they can be read. */
+  divert?: string;
 }
 
 export interface MicroBatchResult {
@@ -61,9 +62,27 @@ export interface CommitBronzeFile {
   endOffset: string;
 }
 
+/** Where a page of the lake's state begins: a topic partition, and an offset of it. */
+export interface LakeCursor {
+  topicPartition: string;
+  offset: string;
+}
+
 export interface StreamStart {
+  /** One page: of the topic partitions from the cursor on, as many as fit a payload. */
   lake: LakeState;
+  /** Where the next page begins; null: this was the last. */
+  next: LakeCursor | null;
   limits: StreamLimits;
+}
+
+export interface BronzeCommit extends PublishResult {
+  rowCount: number;
+  /**
+   * By topic partition, the first file that the table cannot take, ever: neither it nor what follows it in its topic
+   * partition was committed. All other files were.
+   */
+  refused: Record<string, { startOffset: string; cause: string }>;
 }
 
 export type MicroBatchOutcome =
@@ -73,8 +92,8 @@ export type MicroBatchOutcome =
 
 /** Activities of the stream workflow. Each is idempotent: the lake decides whether the work is done. */
 export interface StreamActivities {
-  loadLakeState(input: { source: string }): Promise<StreamStart>;
-  commitBronze(input: { source: string; files: CommitBronzeFile[] }): Promise<PublishResult & { rowCount: number }>;
+  loadLakeState(input: { source: string; from?: LakeCursor }): Promise<StreamStart>;
+  commitBronze(input: { source: string; files: CommitBronzeFile[] }): Promise<BronzeCommit>;
   recordGaps(input: { source: string; gaps: GapRange[] }): Promise<PublishResult>;
   /** Waits for a micro-batch that an earlier run of the stream workflow started. */
   awaitMicroBatch(input: { source: string; batch: number }): Promise<MicroBatchOutcome>;

@@ -1,17 +1,23 @@
 // What streaming workers, the stream workflow and its readers agree on. Crosses Temporal as JSON: offsets are decimal
 // strings here, bigint inside. Names of Signals, Queries and Updates are part of the contract.
-import type { LedgerSnapshot } from '../domain/ledger.ts';
+import type { AgainBatch, CarriedLedger, LedgerTotals, RefusedFile } from '../domain/ledger.ts';
 import type { CoverageJson } from '../domain/offsets.ts';
 
 export const streamWorkflowId = (source: string): string => `stream/${source}`;
 export const streamWorkflowType = 'streamWorkflow';
 
-/** Update with start. Answers at once when the ledger is known; waits while it is rebuilt from the lake. */
+/**
+ * Topic partitions that one claim or one {@link ledgerQuery} names at most, so that neither it nor its answer grows past a
+ * payload. Kafka's longest topic name has 249 characters; an entry of the answer adds some 150 bytes.
+ */
+export const topicPartitionsAtOnceMax = 150;
+
+/** Update with start. Reads the lake before it answers, and waits while the lake does not. */
 export const claimUpdate = 'claim';
 export interface ClaimRequest {
   /** Unique for one streaming worker process. */
   owner: string;
-  /** `<topic>/<partition>` each. */
+  /** `<topic>/<partition>` each; at most {@link topicPartitionsAtOnceMax}. */
   topicPartitions: string[];
 }
 export interface Claim {
@@ -54,9 +60,10 @@ export interface CheckpointReport {
   gaps: GapRange[];
 }
 
-/** Query: where the ledger stands for the named topic partitions (all of them when none is named). */
+/** Query: where the ledger stands for the named topic partitions; without names for the first ones by name. */
 export const ledgerQuery = 'ledger';
 export interface LedgerQuery {
+  /** At most {@link topicPartitionsAtOnceMax}. */
   topicPartitions?: string[];
 }
 export interface LedgerView {
@@ -66,45 +73,63 @@ export interface LedgerView {
 
 export const pauseSignal = 'pause';
 export const resumeSignal = 'resume';
-/** Puts the intervals of a failed micro-batch back among the open ones. */
+/** Its argument is the number of a failed micro-batch: it goes again under a new number, with the same intervals and no others. */
 export const retryBatchSignal = 'retryBatch';
+/** The same, but nothing is refined: every record of it goes to the DLQ, from where a DLQ replay can take it up. */
+export const divertBatchSignal = 'divertBatch';
 
-/** Query `state`: what the operator sees of a stream. */
+/**
+ * Query `state`: what the operator sees of a stream. Its lists are cut to fit a payload; the numbers beside them, and
+ * `totals`, are exact.
+ */
 export const stateQuery = 'state';
+export interface StateQuery {
+  /** Lists the topic partitions behind this name: `topicPartitionsAfter` of the answer before. */
+  after?: string;
+}
 export interface StreamState {
   source: string;
   phase: 'rebuilding' | 'running' | 'paused';
+  /** Of `topicPartitionsTotal`, in the order of their names. */
   topicPartitions: Record<string, {
     owner: string | null;
     epoch: number;
     nextOffset: string | null;
     /** Accepted files that wait for their table commit. */
     pendingFiles: number;
+    /** Why it is not read until it is claimed again; null: it is. */
     halted: string | null;
   }>;
-  /** In the Bronze table, not yet refined, not in a running micro-batch. */
+  topicPartitionsTotal: number;
+  /** Ask again with this name for the next ones; null: these were the last. */
+  topicPartitionsAfter: string | null;
+  /** Halted ones among all topic partitions. */
+  haltedTotal: number;
+  pendingFilesTotal: number;
+  /** In the Bronze table, not yet refined, not in a running micro-batch: the first intervals of `openRecords` records. */
   open: CoverageJson;
-  running: { batch: number; intervals: CoverageJson; startedAtMs: number }[];
-  failed: { batch: number; intervals: CoverageJson; cause: string; failedAtMs: number }[];
+  openRecords: number;
+  running: (BatchIntervals & { startedAtMs: number; divert?: string })[];
+  runningTotal: number;
+  /** Failed for good: out of the way until {@link retryBatchSignal} or {@link divertBatchSignal}. The latest of `failedTotal`. */
+  failed: (BatchIntervals & { cause: string; failedAtMs: number })[];
+  failedTotal: number;
+  /** Failed ones that were told to go again, and have not started yet. */
+  again: Pick<AgainBatch, 'batch' | 'divert'>[];
+  /** The latest files that the Bronze table could not take. */
+  refused: RefusedFile[];
   recent: MicroBatchSummary[];
   gaps: GapRange[];
   totals: StreamTotals;
 }
-export interface StreamTotals {
-  bronzeRows: number;
-  bronzeFiles: number;
-  bronzeBytes: number;
-  refinedRows: number;
-  silverRows: number;
-  dlqRows: number;
-  dlqByType: Record<string, number>;
-  goldRows: number;
-  duplicates: number;
-  gapRecords: number;
-  batches: number;
-  /** Kafka timestamp → Gold table commit: counts by logarithmic bucket, see src/domain/freshness.ts. */
-  freshness: Record<string, number>;
+export interface BatchIntervals {
+  batch: number;
+  records: number;
+  /** The first ones; all of them are the input of the micro-batch's Workflow. */
+  intervals: CoverageJson;
 }
+/** `freshness`: Kafka timestamp → Gold table commit, counts by logarithmic bucket, see src/domain/freshness.ts. */
+export type StreamTotals = LedgerTotals;
 
 export interface MicroBatchSummary {
   batch: number;
@@ -130,7 +155,7 @@ export interface StreamLimits {
 /** Workflow input. Only continue-as-new passes the ledger on; a first run rebuilds it from the lake. */
 export interface StreamWorkflowInput {
   source: string;
-  carried?: { ledger: LedgerSnapshot; limits: StreamLimits; paused: boolean };
+  carried?: { ledger: CarriedLedger; limits: StreamLimits; paused: boolean };
 }
 
 /** Events in one run's history before it continues as new, where the server does not suggest it earlier. */

@@ -2,8 +2,8 @@ import { WithStartWorkflowOperation } from '@temporalio/client';
 import type { Client } from '@temporalio/client';
 import { WorkflowNotFoundError } from '@temporalio/common';
 import type { Workflow } from '@temporalio/common';
-import { claimUpdate, ledgerQuery, reportSignal, streamWorkflowId, streamWorkflowType } from '../contracts/stream.ts';
-import type { ClaimReply, ClaimRequest, LedgerView, StreamWorkflowInput } from '../contracts/stream.ts';
+import { claimUpdate, ledgerQuery, reportSignal, streamWorkflowId, streamWorkflowType, topicPartitionsAtOnceMax } from '../contracts/stream.ts';
+import type { Claim, ClaimReply, ClaimRequest, LedgerQuery, LedgerView, StreamWorkflowInput } from '../contracts/stream.ts';
 import { TidemarkError } from '../domain/errors.ts';
 import type { CheckpointClient } from './checkpoint-client.ts';
 
@@ -16,6 +16,10 @@ export interface TemporalCheckpointOptions {
   claimDeadlineMs?: number;
 }
 
+/** A payload has room for so many topic partitions; more are asked for in turns. */
+const pagesOf = (topicPartitions: readonly string[]): string[][] =>
+  Array.from({ length: Math.ceil(topicPartitions.length / topicPartitionsAtOnceMax) }, (_, page) => topicPartitions.slice(page * topicPartitionsAtOnceMax, (page + 1) * topicPartitionsAtOnceMax));
+
 const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
 
 export const createTemporalCheckpointClient = ({ client, taskQueue, deadlineMs = 10_000, claimDeadlineMs = 60_000 }: TemporalCheckpointOptions): CheckpointClient => {
@@ -27,21 +31,36 @@ export const createTemporalCheckpointClient = ({ client, taskQueue, deadlineMs =
       throw new TidemarkError(code, `${what} of ${streamWorkflowId(source)} failed: ${messageOf(error)}`, { cause: error });
     }
   };
+  const claimSome = (source: string, request: ClaimRequest): Promise<ClaimReply> => ask('claim', source, claimDeadlineMs, () => {
+    const input: StreamWorkflowInput = { source };
+    // An operation is good for one call.
+    const startWorkflowOperation = new WithStartWorkflowOperation(streamWorkflowType, {
+      workflowId: streamWorkflowId(source),
+      taskQueue,
+      args: [input],
+      staticSummary: `Checkpoints and micro-batches of ${source}`,
+      workflowIdConflictPolicy: 'USE_EXISTING',
+      workflowIdReusePolicy: 'ALLOW_DUPLICATE',
+    });
+    return client.workflow.executeUpdateWithStart<Workflow, ClaimReply, [ClaimRequest]>(claimUpdate, { startWorkflowOperation, args: [request] });
+  });
   return {
-    claim: (source, request) => ask('claim', source, claimDeadlineMs, () => {
-      const input: StreamWorkflowInput = { source };
-      // An operation is good for one call.
-      const startWorkflowOperation = new WithStartWorkflowOperation(streamWorkflowType, {
-        workflowId: streamWorkflowId(source),
-        taskQueue,
-        args: [input],
-        staticSummary: `Checkpoints and micro-batches of ${source}`,
-        workflowIdConflictPolicy: 'USE_EXISTING',
-        workflowIdReusePolicy: 'ALLOW_DUPLICATE',
-      });
-      return client.workflow.executeUpdateWithStart<Workflow, ClaimReply, [ClaimRequest]>(claimUpdate, { startWorkflowOperation, args: [request] });
-    }),
+    claim: async (source, { owner, topicPartitions }) => {
+      const claims: Claim[] = [];
+      for (const some of pagesOf(topicPartitions)) claims.push(...(await claimSome(source, { owner, topicPartitions: some })).claims);
+      return { claims };
+    },
     report: (source, report) => ask('report', source, deadlineMs, () => client.workflow.getHandle(streamWorkflowId(source)).signal(reportSignal, report)),
-    ledger: (source, query) => ask('ledger', source, deadlineMs, () => client.workflow.getHandle(streamWorkflowId(source)).query<LedgerView, [typeof query]>(ledgerQuery, query)),
+    ledger: async (source, { topicPartitions }) => {
+      const view: LedgerView = { ready: true, topicPartitions: {} };
+      // Without names one question: the ledger answers with as many as it may.
+      for (const some of topicPartitions === undefined ? [undefined] : pagesOf(topicPartitions)) {
+        const part = await ask('ledger', source, deadlineMs, () => client.workflow.getHandle(streamWorkflowId(source))
+          .query<LedgerView, [LedgerQuery]>(ledgerQuery, some === undefined ? {} : { topicPartitions: some }));
+        view.ready &&= part.ready;
+        Object.assign(view.topicPartitions, part.topicPartitions);
+      }
+      return view;
+    },
   };
 };

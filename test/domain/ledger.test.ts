@@ -66,7 +66,8 @@ test('an offset is at any time pending, open, running, failed or refined, and ne
         const batch = ledger.startBatch(one.records, 1);
         if (batch) expect(Coverage.fromJson(batch.intervals).size <= BigInt(one.records)).toBe(true);
       } else if (one.kind === 'restore') {
-        ledger = CheckpointLedger.restore(before);
+        ledger = CheckpointLedger.restore(ledger.carry(true)).ledger;
+        expect(ledger.snapshot()).toEqual(before);
       } else if (one.kind === 'reconcile') {
         const open = Coverage.of([[key, committed.subtract(refined)]]);
         const end = committed.intervals.at(-1)?.end;
@@ -88,7 +89,7 @@ test('an offset is at any time pending, open, running, failed or refined, and ne
       const parts = [
         IntervalSet.of(...state.pending.map((file) => ({ start: BigInt(file.startOffset), end: BigInt(file.endOffset) }))),
         Coverage.fromJson(state.open).of(key),
-        ...[...state.running, ...state.failed].map(({ intervals }) => Coverage.fromJson(intervals).of(key)),
+        ...[...state.running, ...state.again, ...state.failed].map(({ intervals }) => Coverage.fromJson(intervals).of(key)),
         refined,
       ];
       const size = parts.reduce((sum, part) => sum + part.size, 0n);
@@ -114,16 +115,3 @@ test('a micro-batch takes an equal share of each topic partition, so that none s
   expect(sizes).toEqual([['a/0', 100], ['a/1', 10], ['a/2', 100]]);
 });
 
-test('the ledger of 500 topic partitions stays below 128 KiB as JSON', () => {
-  const ledger = CheckpointLedger.empty();
-  const keys = Array.from({ length: 500 }, (_, i) => `market.crypto.trades.raw/${i}`);
-  ledger.claim('streaming-worker-1234-5678', keys, 1_790_446_160_100);
-  ledger.accept({
-    owner: 'streaming-worker-1234-5678',
-    epochs: Object.fromEntries(keys.map((name) => [name, 1_790_446_160_100])),
-    ranges: keys.map((name) => ({ ...range(0, 1_000_000), topicPartition: name })),
-    gaps: [],
-  });
-  ledger.bronzeCommitted(ledger.pendingFiles(1_000));
-  expect(Buffer.byteLength(JSON.stringify(ledger.snapshot()))).toBeLessThan(128 * 1024);
-});
