@@ -148,14 +148,21 @@ export const currencyBySuffix = remembered((symbol: string): string => {
   return quoteCurrencies.find((quote) => pair.length > quote.length && pair.endsWith(quote)) ?? 'UNKNOWN';
 });
 
-/** The map with its keys in ascending order, so that equal maps give equal JSON. */
+/** The map with its keys in ascending order, so that equal maps give equal JSON. Maps are small: keys are put in order by insertion. */
 export const sortedByKey = (texts: Readonly<Record<string, string>>): Readonly<Record<string, string>> => {
-  let before = '';
-  for (const key in texts) {
-    if (key < before) return Object.fromEntries(Object.entries(texts).sort(([a], [b]) => (a < b ? -1 : 1)));
-    before = key;
+  const keys = Object.keys(texts);
+  let moved = false;
+  for (let i = 1; i < keys.length; i += 1) {
+    const key = keys[i]!;
+    let at = i;
+    for (; at > 0 && keys[at - 1]! > key; at -= 1) keys[at] = keys[at - 1]!;
+    keys[at] = key;
+    moved ||= at < i;
   }
-  return texts;
+  if (!moved) return texts;
+  const sorted: Record<string, string> = {};
+  for (const key of keys) sorted[key] = texts[key]!;
+  return sorted;
 };
 
 /** Shared, as most trades have the same ones: a list for each row would only fill memory. */

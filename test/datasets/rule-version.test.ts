@@ -11,8 +11,8 @@ import marketData from '../../src/datasets/market-data.ts';
  * takes the new hash under the old version.
  */
 const hashes: Record<string, string> = {
-  'binance-trades/1': '7c5eaf4aa4fca906eb260620cc38f72b0105d839485cdf39cdcc5b903a363e1d',
-  'kraken-trades/1': 'fa6854ff44f9c291aab8c7b17b2f526e1a4ee864db4d0a74fcc29ad4387e7081',
+  'binance-trades/1': '0358a6eb98292c53572f4624aac7d1e7f13be7486eab74512dcd76a1ee97ed42',
+  'kraken-trades/1': 'e3b792921e3c68d30f7b8ce08cbcd27f35d5dbf39ef8b4b5369fa4d242e94ed3',
 };
 
 const folder = join(dirname(fileURLToPath(import.meta.url)), '../../src/datasets');
