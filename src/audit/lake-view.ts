@@ -42,9 +42,11 @@ export const loadLakeView = async (catalog: Catalog, pipeline: Pipeline): Promis
     pipeline.dlqTable,
     dlqResolutionsTable.name,
     ...pipeline.datasets.map(({ silver }) => silver.name),
-    ...pipeline.datasets.map(({ bronze }) => bronze.name),
     ingestGapsTable.name,
+    ...pipeline.datasets.map(({ bronze }) => bronze.name),
   ]);
+  // Neither is upstream of the other: gaps and Bronze take turns along the log, and a DLQ replay writes resolutions and Silver.
+  const sideways = [ingestGapsTable.name, dlqResolutionsTable.name];
   let versions = new Map<string, TableVersion | null>();
   for (let loads = 1; loads <= loadsMax; loads += 1) {
     versions = new Map();
@@ -52,8 +54,7 @@ export const loadLakeView = async (catalog: Catalog, pipeline: Pipeline): Promis
     const again = await Promise.all(order.map(async (name) => {
       const before = versions.get(name) ?? null;
       const now = await loadOrNull(catalog, name);
-      // A DLQ replay writes resolutions and Silver: neither is upstream of the other.
-      return name === dlqResolutionsTable.name ? before?.version !== now?.version : hasRewritten(before, now);
+      return sideways.includes(name) ? before?.version !== now?.version : hasRewritten(before, now);
     }));
     if (!again.includes(true)) break;
   }
