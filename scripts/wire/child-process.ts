@@ -13,7 +13,8 @@ export interface ChildOptions {
   /** Relative to scripts/. */
   script: string;
   args?: readonly string[];
-  env: NodeJS.ProcessEnv;
+  /** A function is asked before each life of the process. */
+  env: NodeJS.ProcessEnv | (() => NodeJS.ProcessEnv);
   /** Takes stderr of every life of the process. */
   logFile: string;
   /** Starts it again when it ends without having been asked to: a killed worker must not end the run. */
@@ -95,7 +96,7 @@ export class ScriptProcess {
     const { script, args = [], env, logFile, restarts } = this.options;
     const path = fileURLToPath(new URL(`../${script}`, import.meta.url));
     // The pipe closes when this process ends, however it ends, and the script stops then.
-    const child = spawn(process.execPath, [path, ...args], { env: { ...env, [stopsWithStdin]: '1' }, stdio: ['pipe', 'pipe', 'pipe'] });
+    const child = spawn(process.execPath, [path, ...args], { env: { ...(typeof env === 'function' ? env() : env), [stopsWithStdin]: '1' }, stdio: ['pipe', 'pipe', 'pipe'] });
     child.stdin!.on('error', () => {});
     this.child = child;
     const log = createWriteStream(logFile, { flags: 'a' });

@@ -1,0 +1,86 @@
+#!/usr/bin/env node
+import '../src/config/require-node.ts';
+import { InvalidArgumentError } from 'commander';
+import { TidemarkError } from '../src/domain/errors.ts';
+import { startStack } from '../src/stack/index.ts';
+import { faultKinds, killKinds, killsOf, runFaults } from '../test/support/fault-run.ts';
+import type { FaultKind, FaultRunResult, KillKind } from '../test/support/fault-run.ts';
+import { command, exitFailed, exitOk, runCommand, stopSignal, table } from './cli.ts';
+
+const whole = (text: string): number => {
+  const value = Number(text);
+  if (!Number.isSafeInteger(value) || value < 1) throw new InvalidArgumentError('expected a whole number from 1.');
+  return value;
+};
+
+interface Options {
+  seed?: number;
+  runs: number;
+  kills: number;
+  rate: number;
+  only?: string[];
+  json?: boolean;
+  verbose?: boolean;
+}
+
+const kinds: readonly string[] = [...killKinds, ...faultKinds];
+
+const program = command('test:faults', 'The pipeline on real servers of its own while its processes are killed and its servers fail, by a seeded schedule; each run ends with an audit that must find nothing lost and nothing twice.')
+  .option('--seed <n>', 'Seed of the first run; the next ones follow it (default: by the clock)', whole)
+  .option('--runs <n>', 'Runs, each a pipeline of its own', whole, 4)
+  .option('--kills <n>', 'Kills of each run; with --only faults that kill nothing: faults of each run', whole, 25)
+  .option('--rate <n>', 'Trades a second of each exchange', whole, 400)
+  .option('--only <fault>', 'Kind of fault to inject; repeatable (default: all)', (kind: string, all: string[] = []) => [...all, kind])
+  .option('--verbose', 'Print each fault as it strikes')
+  .option('--json', 'Print one JSON object as the last line of stdout, and the table on stderr')
+  .addHelpText('after', `\nFaults:\n  ${kinds.join('\n  ')}\n\nExit code: 0 if every audit was clean, 1 if not, 2 for a bad command line.`);
+
+const rowsOf = (result: FaultRunResult): (string | number)[] => [
+  result.seed, killsOf(result), Object.values(result.faults).reduce((sum, count) => sum + count, 0), Object.values(result.struck).reduce((sum, count) => sum + count, 0),
+  result.records, result.goldRows, result.lost, result.twice, Math.round(result.healSeconds), Math.round(result.seconds), result.ok ? 'ok' : 'BROKEN',
+];
+
+const summed = (results: readonly FaultRunResult[], of: 'kills' | 'faults' | 'struck'): [string, number][] => {
+  const sum = new Map<string, number>();
+  for (const result of results) for (const [name, count] of Object.entries(result[of])) sum.set(name, (sum.get(name) ?? 0) + count);
+  return [...sum].sort(([a], [b]) => (a < b ? -1 : 1));
+};
+
+await runCommand<Options>(program, async ({ seed = Date.now() % 1_000_000, runs, kills, rate, only, json, verbose }) => {
+  const unknown = only?.find((kind) => !kinds.includes(kind));
+  if (unknown !== undefined) throw new TidemarkError('BAD_INPUT', `--only: expected one of ${kinds.join(', ')}, found ${unknown}`);
+  const signal = stopSignal();
+  const progress = (line: string): void => void process.stderr.write(`${line}\n`);
+  const results: FaultRunResult[] = [];
+  const stack = await startStack({ signal, onProgress: ({ server, step, message }) => progress(`[stack] ${server} ${step}: ${message}`) });
+  try {
+    for (let run = 0; run < runs && !signal.aborted; run += 1) {
+      progress(`run ${run + 1} of ${runs}: seed ${seed + run}`);
+      const result = await runFaults({
+        endpoints: stack.endpoints, servers: stack.servers, seed: seed + run, kills, rate, signal,
+        ...(only ? { only: only as (KillKind | FaultKind)[] } : {}),
+        ...(verbose ? { onProgress: progress } : {}),
+      });
+      results.push(result);
+      progress(`  ${killsOf(result)} kills, ${result.records} records, ${result.lost} lost, ${result.twice} twice, ${result.seconds.toFixed(0)} s: ${result.ok ? 'ok' : 'BROKEN'}`);
+      if (!result.ok) {
+        for (const problem of result.problems) progress(`  ${problem}`);
+        progress(`  logs: ${result.logs}`);
+        progress(`  again: npm run test:faults -- --seed ${result.seed} --runs 1 --kills ${kills} --rate ${rate}${(only ?? []).map((kind) => ` --only ${kind}`).join('')} --verbose`);
+      }
+    }
+  } finally {
+    await stack.stop();
+  }
+  const ok = results.length === runs && results.every((result) => result.ok);
+  const people = json ? process.stderr : process.stdout;
+  people.write(`\n${table(['seed', 'kills', 'faults', 'requests struck', 'records', 'Gold rows', 'lost', 'twice', 'healed in s', 's', ''], results.map(rowsOf))}\n`);
+  for (const [title, of] of [['killed', 'kills'], ['faults', 'faults'], ['requests struck', 'struck']] as const) {
+    const rows = summed(results, of);
+    if (rows.length > 0) people.write(`\n${table([title, 'times'], rows)}\n`);
+  }
+  const sum = (of: (result: FaultRunResult) => number): number => results.reduce((total, result) => total + of(result), 0);
+  people.write(`\n${sum(killsOf)} kills in ${results.length} runs: ${sum(({ lost }) => lost)} lost, ${sum(({ twice }) => twice)} twice.${ok ? '' : ' NOT OK.'}\n`);
+  if (json) process.stdout.write(`${JSON.stringify({ ok, kills: sum(killsOf), lost: sum(({ lost }) => lost), twice: sum(({ twice }) => twice), runs: results })}\n`);
+  return ok ? exitOk : exitFailed;
+});
