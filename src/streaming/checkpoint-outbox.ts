@@ -1,3 +1,4 @@
+import { topicPartitionsAtOnceMax } from '../contracts/stream.ts';
 import type { CheckpointRange, CheckpointReport, GapRange, LedgerView } from '../contracts/stream.ts';
 import { invariant } from '../domain/errors.ts';
 
@@ -15,11 +16,13 @@ interface OpenPartition {
   end: bigint;
   entries: Entry[];
   accepted: bigint | null;
+  /** Number of the last report that named it. */
+  reportedAt: number;
 }
 
 export interface Settlement {
-  /** Topic partitions whose accepted offset moved. */
-  accepted: { topicPartition: string; offset: bigint }[];
+  /** Topic partitions whose accepted offset moved, and the files of ours that moved it. */
+  accepted: { topicPartition: string; offset: bigint; files: CheckpointRange[] }[];
   /** Ours no longer, or the ledger went back behind what we reported: claim again. */
   stale: string[];
 }
@@ -33,10 +36,11 @@ export const reportBytesMax = 48 * 1024;
  */
 export class CheckpointOutbox {
   private readonly open = new Map<string, OpenPartition>();
+  private reports = 0;
 
   /** After a claim: everything known of an earlier epoch is forgotten. */
   claim(topicPartition: string, epoch: number, next: bigint): void {
-    this.open.set(topicPartition, { epoch, end: next, entries: [], accepted: null });
+    this.open.set(topicPartition, { epoch, end: next, entries: [], accepted: null, reportedAt: 0 });
   }
 
   close(topicPartition: string): void {
@@ -63,6 +67,11 @@ export class CheckpointOutbox {
     return this.open.get(topicPartition)?.entries.length ?? 0;
   }
 
+  /** Our epoch of each claimed topic partition. */
+  epochs(): Record<string, number> {
+    return Object.fromEntries([...this.open].map(([topicPartition, { epoch }]) => [topicPartition, epoch]));
+  }
+
   get isEmpty(): boolean {
     return [...this.open.values()].every(({ entries }) => entries.length === 0);
   }
@@ -72,30 +81,38 @@ export class CheckpointOutbox {
     return this.open.get(topicPartition)?.accepted ?? null;
   }
 
-  /** The next report: of each topic partition what is durable without a hole before it, in turns, up to the size limit. */
+  /**
+   * The next report: of each topic partition what is durable without a hole before it, in turns, up to the size limit;
+   * those first that were not reported for longest.
+   */
   collect(owner: string): CheckpointReport | null {
     const report: CheckpointReport = { owner, epochs: {}, ranges: [], gaps: [] };
     let bytes = JSON.stringify(report).length;
-    const lines = [...this.open].map(([topicPartition, { epoch, entries }]) => {
-      const hole = entries.findIndex(({ durable }) => durable === null);
-      return { topicPartition, epoch, entries: hole < 0 ? entries : entries.slice(0, hole) };
-    }).filter(({ entries }) => entries.length > 0);
-    for (let turn = 0; ; turn += 1) {
-      let any = false;
-      for (const { topicPartition, epoch, entries } of lines) {
-        const durable = entries[turn]?.durable;
-        if (!durable) continue;
-        const size = JSON.stringify(durable).length + (turn === 0 ? topicPartition.length + 24 : 0);
-        // A partition's entries are taken in order: one that does not fit ends the report for all, which is simplest.
-        if (bytes + size > reportBytesMax) return report.ranges.length + report.gaps.length > 0 ? report : null;
-        bytes += size;
-        any = true;
-        report.epochs[topicPartition] = epoch;
-        if (durable.kind === 'range') report.ranges.push(durable.range);
-        else report.gaps.push(durable.gap);
-      }
-      if (!any) return report.ranges.length + report.gaps.length > 0 ? report : null;
+    const lines = [...this.open]
+      .filter(([, { entries }]) => entries.length > 0 && entries[0]!.durable !== null)
+      .sort(([, a], [, b]) => a.reportedAt - b.reportedAt)
+      .slice(0, topicPartitionsAtOnceMax);
+    const isAdded = (topicPartition: string, known: OpenPartition, durable: NonNullable<Entry['durable']>): boolean => {
+      const size = JSON.stringify(durable).length + (topicPartition in report.epochs ? 0 : topicPartition.length + 24);
+      if (bytes + size > reportBytesMax) return false;
+      bytes += size;
+      report.epochs[topicPartition] = known.epoch;
+      if (durable.kind === 'range') report.ranges.push(durable.range);
+      else report.gaps.push(durable.gap);
+      return true;
+    };
+    for (let turn = 0, open = lines; open.length > 0; turn += 1) {
+      // Once something does not fit, nothing behind it may: its topic partition's order would break.
+      open = open.filter(([topicPartition, known]) => {
+        const durable = known.entries[turn]?.durable;
+        return durable ? isAdded(topicPartition, known, durable) : false;
+      });
     }
+    const named = Object.keys(report.epochs);
+    if (named.length === 0) return null;
+    this.reports += 1;
+    for (const topicPartition of named) this.open.get(topicPartition)!.reportedAt = this.reports;
+    return report;
   }
 
   /**
@@ -115,7 +132,11 @@ export class CheckpointOutbox {
       }
       const next = found.nextOffset === null ? null : BigInt(found.nextOffset);
       if (next === null) continue;
-      while (known.entries.length > 0 && known.entries[0]!.end <= next) known.entries.shift();
+      const files: CheckpointRange[] = [];
+      while (known.entries.length > 0 && known.entries[0]!.end <= next) {
+        const { durable } = known.entries.shift()!;
+        if (durable?.kind === 'range') files.push(durable.range);
+      }
       if (known.entries.length > 0 && known.entries[0]!.start !== next) {
         // The ledger was set back, or took a range that is not ours under our epoch: only a claim can tell.
         settlement.stale.push(topicPartition);
@@ -123,7 +144,7 @@ export class CheckpointOutbox {
       }
       if (next !== known.accepted) {
         known.accepted = next;
-        settlement.accepted.push({ topicPartition, offset: next });
+        settlement.accepted.push({ topicPartition, offset: next, files });
       }
     }
     return settlement;

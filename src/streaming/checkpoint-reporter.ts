@@ -1,3 +1,4 @@
+import { topicPartitionsAtOnceMax } from '../contracts/stream.ts';
 import type { LedgerView } from '../contracts/stream.ts';
 import { isTidemarkError } from '../domain/errors.ts';
 import type { TidemarkError } from '../domain/errors.ts';
@@ -21,6 +22,11 @@ export interface CheckpointReporterOptions {
   log: ReporterLog;
   /** Signals are at least this far apart; the first one leaves at once. */
   intervalMs?: number;
+  /**
+   * How often the ledger is looked at for every claimed topic partition: one that has nothing to report would else never
+   * learn that its claim is gone, or that the ledger went back.
+   */
+  lookIntervalMs?: number;
   onSettled(settlement: Settlement): void;
   /** No such workflow: Temporal lost it, or it was terminated. */
   onLedgerLost(): void;
@@ -45,7 +51,7 @@ export class CheckpointReporter {
   private drainWaiters: (() => void)[] = [];
 
   constructor(options: CheckpointReporterOptions) {
-    this.options = { intervalMs: 1_000, ...options };
+    this.options = { intervalMs: 1_000, lookIntervalMs: 10_000, ...options };
   }
 
   /** Rejects only with what `atStep` throws, or a bug. */
@@ -81,12 +87,19 @@ export class CheckpointReporter {
   }
 
   private async run(): Promise<void> {
-    const { outbox, owner, source, checkpoints, clock, log, intervalMs, atStep } = this.options;
+    const { outbox, owner, source, checkpoints, clock, log, intervalMs, lookIntervalMs, atStep } = this.options;
     let lastSignalMs = -Infinity;
     let failures = 0;
+    let lastLookMs = clock.nowMs();
     while (!this.isStopped) {
+      const untilLookMs = lastLookMs + lookIntervalMs - clock.nowMs();
+      if (untilLookMs <= 0) {
+        await this.lookAtAll();
+        lastLookMs = clock.nowMs();
+        continue;
+      }
       if (outbox.collect(owner) === null) {
-        await this.idle();
+        await this.idle(untilLookMs);
         continue;
       }
       await this.sleep(lastSignalMs + intervalMs - clock.nowMs());
@@ -115,6 +128,24 @@ export class CheckpointReporter {
     }
   }
 
+  /** One try: while Temporal is away there is nothing to learn. */
+  private async lookAtAll(): Promise<void> {
+    const { source, owner, outbox, checkpoints, log, onSettled, onLedgerLost } = this.options;
+    const epochs = outbox.epochs();
+    const topicPartitions = Object.keys(epochs);
+    try {
+      for (let from = 0; from < topicPartitions.length && !this.isStopped; from += topicPartitionsAtOnceMax) {
+        const view = await checkpoints.ledger(source, { topicPartitions: topicPartitions.slice(from, from + topicPartitionsAtOnceMax) });
+        if (view.ready) onSettled(outbox.settle(owner, epochs, view));
+      }
+    } catch (error) {
+      if (!isOutage(error)) throw error;
+      log.info({ source, error: error.message }, 'ledger does not answer');
+      if (error.code === 'WORKFLOW_NOT_FOUND') onLedgerLost();
+    }
+    this.resolveDrained();
+  }
+
   /** Null when it was stopped, or the workflow is gone. */
   private async readBack(topicPartitions: string[]): Promise<LedgerView | null> {
     const { source, checkpoints, log } = this.options;
@@ -139,11 +170,12 @@ export class CheckpointReporter {
     if (this.options.outbox.isEmpty) for (const resolve of this.drainWaiters.splice(0)) resolve();
   }
 
-  private async idle(): Promise<void> {
+  /** Until something is there to report, or `ms` have passed. */
+  private async idle(ms: number): Promise<void> {
     if (!this.notified && !this.isStopped) {
-      await new Promise<void>((resolve) => {
-        this.wakeUp = resolve;
-      });
+      const waking = new AbortController();
+      this.wakeUp = () => waking.abort();
+      await this.options.clock.sleep(ms, waking.signal);
       this.wakeUp = null;
     }
     this.notified = false;

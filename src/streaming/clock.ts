@@ -10,7 +10,8 @@ export interface Clock {
 export const systemClock: Clock = {
   nowMs: Date.now,
   sleep: async (ms, signal) => {
-    await delay(ms, undefined, signal ? { signal } : {}).catch(() => undefined);
+    // A timer holds 31 bits of milliseconds.
+    await delay(Math.min(ms, 2 ** 31 - 1), undefined, signal ? { signal } : {}).catch(() => undefined);
   },
 };
 

@@ -55,6 +55,8 @@ export interface RecoverInput {
   nextOffset: bigint | null;
   /** The broker's first offset; asked for only without a next offset. */
   logStart(): Promise<bigint>;
+  /** Files to pass over, whatever they hold. */
+  isRefused?(file: FoundFile): boolean;
   onUnreadable(file: FoundFile, cause: unknown): void;
   signal: AbortSignal;
 }
@@ -71,7 +73,8 @@ export const recoverFiles = async (input: RecoverInput): Promise<{ ranges: Check
   for await (const { key } of store.list(prefix, { startAfter })) {
     const suffix = `${bronzePartitionPrefix(topic, partition)}${key.slice(prefix.length)}`;
     try {
-      files.push({ ...parseBronzeFileSuffix(suffix), key });
+      const file = { ...parseBronzeFileSuffix(suffix), key };
+      if (!input.isRefused?.(file)) files.push(file);
     } catch (error) {
       if (!isTidemarkError(error, 'BAD_INPUT')) throw error; // not one of ours
     }

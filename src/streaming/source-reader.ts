@@ -12,6 +12,9 @@ import { PartitionBuffer } from './partition-buffer.ts';
 import { recoverFiles } from './recover.ts';
 import type { ReadFooter } from './recover.ts';
 import type { AtStep } from './steps.ts';
+import { bronzeFileSuffix } from '../contracts/bronze.ts';
+import { topicPartitionsAtOnceMax } from '../contracts/stream.ts';
+import type { CheckpointRange } from '../contracts/stream.ts';
 import { TidemarkError, invariant, isTidemarkError } from '../domain/errors.ts';
 import { topicPartitionKey } from '../domain/offsets.ts';
 import type { TopicPartition } from '../domain/offsets.ts';
@@ -59,6 +62,8 @@ export interface SourceReaderOptions {
   /** Most bytes of one topic partition in one fetch answer; a larger record batch comes alone. */
   partitionBytesMax: number;
   reportIntervalMs: number;
+  /** How often the ledger is looked at when there is nothing to report. */
+  lookIntervalMs: number;
   offsetCommitIntervalMs: number;
   clock: Clock;
   log: StreamingLog;
@@ -91,6 +96,10 @@ interface Lane extends TopicPartition {
   servedAt: number;
   /** Not to be claimed before. */
   claimAfterMs: number;
+  /** The latest files that the ledger accepted, by offset. */
+  acceptedFiles: CheckpointRange[];
+  /** Object key suffix → how often the ledger accepted the file and was back before it at the next claim. */
+  takenBack: Map<string, number>;
 }
 
 export interface LaneState {
@@ -106,12 +115,18 @@ export interface LaneState {
   lag: number | null;
 }
 
-const claimTopicPartitionsMax = 500;
 const claimRetryMs = { first: 200, max: 10_000 };
 /** Before a claim that was lost to another owner is taken back: two that both believe to be assigned must not race. */
 const reclaimDelayMs = 1_000;
 /** At the budget, buffers close until what is left open is at most this share of it. */
 const openShareAtBudget = 0.35;
+
+const acceptedFilesKept = 256;
+/**
+ * A file that was accepted and taken back so often is not reported again but read from Kafka once more: the Bronze table
+ * refuses it for a reason that its checksum does not show. The first time it may as well be Temporal that was lost.
+ */
+const takenBackMax = 2;
 
 const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
 
@@ -135,9 +150,9 @@ export class SourceReader implements PartitionReader {
 
   constructor(options: SourceReaderOptions) {
     this.options = options;
-    const { source, owner, checkpoints, clock, log, reportIntervalMs, atStep } = options;
+    const { source, owner, checkpoints, clock, log, reportIntervalMs, lookIntervalMs, atStep } = options;
     this.reporter = new CheckpointReporter({
-      source, owner, outbox: this.outbox, checkpoints, clock, log, intervalMs: reportIntervalMs, atStep,
+      source, owner, outbox: this.outbox, checkpoints, clock, log, intervalMs: reportIntervalMs, lookIntervalMs, atStep,
       onSettled: (settlement) => this.onSettled(settlement),
       onLedgerLost: () => {
         for (const lane of this.lanes.values()) if (lane.phase === 'reading') this.claimAgain(lane, 'the stream workflow is gone', 0);
@@ -166,7 +181,7 @@ export class SourceReader implements PartitionReader {
       if (this.lanes.has(key)) continue;
       this.lanes.set(key, {
         topic, partition, key, phase: 'claiming', epoch: 0, expected: 0n, closedTo: 0n, buffer: null, bufferedSinceMs: 0,
-        claim: new AbortController(), taking: null, highWatermark: null, logStart: null, servedAt: 0, claimAfterMs: 0,
+        claim: new AbortController(), taking: null, highWatermark: null, logStart: null, servedAt: 0, claimAfterMs: 0, acceptedFiles: [], takenBack: new Map(),
       });
     }
     this.reporter.notify();
@@ -209,7 +224,7 @@ export class SourceReader implements PartitionReader {
   private async claimWaiting(): Promise<void> {
     const { source, owner, checkpoints, clock, log, atStep } = this.options;
     for (let failures = 0; !this.isStopped && !this.draining;) {
-      const waiting = [...this.lanes.values()].filter(({ phase }) => phase === 'claiming').slice(0, claimTopicPartitionsMax);
+      const waiting = [...this.lanes.values()].filter(({ phase }) => phase === 'claiming').slice(0, topicPartitionsAtOnceMax);
       if (waiting.length === 0) return;
       const delayMs = Math.max(...waiting.map(({ claimAfterMs }) => claimAfterMs)) - clock.nowMs();
       if (delayMs > 0) {
@@ -227,6 +242,7 @@ export class SourceReader implements PartitionReader {
           if (lane?.phase !== 'claiming' || lane.claim !== controllers.get(topicPartition)) continue;
           lane.phase = 'recovering';
           lane.epoch = epoch;
+          countTakenBack(lane, nextOffset);
           this.options.onEvent({ type: 'claimed', source, topicPartition, epoch, nextOffset });
           this.recover(lane, nextOffset === null ? null : BigInt(nextOffset)).catch((error: unknown) => this.options.onFatal(error));
         }
@@ -246,6 +262,7 @@ export class SourceReader implements PartitionReader {
       try {
         const { ranges, readFrom } = await recoverFiles({
           store, dataLocation, readFooter, topic: lane.topic, partition: lane.partition, nextOffset, signal,
+          isRefused: (file) => (lane.takenBack.get(bronzeFileSuffix(file)) ?? 0) >= takenBackMax,
           logStart: async () => {
             invariant(this.consumer, 'a source reader claims only after its consumer has joined');
             return (await this.consumer.logBounds(lane)).start;
@@ -439,9 +456,10 @@ export class SourceReader implements PartitionReader {
 
   private onSettled({ accepted, stale }: Settlement): void {
     const { source, onEvent } = this.options;
-    for (const { topicPartition, offset } of accepted) {
+    for (const { topicPartition, offset, files } of accepted) {
       const lane = this.lanes.get(topicPartition);
       if (!lane) continue;
+      lane.acceptedFiles = [...lane.acceptedFiles, ...files].slice(-acceptedFilesKept);
       this.commits.set(topicPartition, { topic: lane.topic, partition: lane.partition, offset });
       onEvent({ type: 'accepted', source, topicPartition, nextOffset: String(offset) });
     }
@@ -505,6 +523,15 @@ export class SourceReader implements PartitionReader {
     return this.options.clock.sleep(ms, this.stopped.signal);
   }
 }
+
+const countTakenBack = (lane: Lane, nextOffset: string | null): void => {
+  for (const { startOffset, endOffset, fileEpoch } of lane.acceptedFiles) {
+    if (nextOffset !== null && BigInt(startOffset) < BigInt(nextOffset)) continue;
+    const suffix = bronzeFileSuffix({ topic: lane.topic, partition: lane.partition, start: BigInt(startOffset), end: BigInt(endOffset), epoch: fileEpoch });
+    lane.takenBack.set(suffix, (lane.takenBack.get(suffix) ?? 0) + 1);
+  }
+  lane.acceptedFiles = [];
+};
 
 /** Closes the largest open buffers until what stays open is a small share of the budget; the rest drains through S3. */
 export const closeAtBudget = (readers: Iterable<SourceReader>, budget: ByteBudget): void => {

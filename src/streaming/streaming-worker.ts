@@ -41,7 +41,11 @@ export interface StreamingWorkerOptions {
   gapPolicy?: 'continue' | 'halt';
   /** Most bytes of one topic partition in one fetch answer; default 1 MiB. */
   partitionBytesMax?: number;
+  /** Signals of one source are at least this far apart; default 1 s. */
   reportIntervalMs?: number;
+  /** How often the ledger is looked at when there is nothing to report; default 10 s. */
+  lookIntervalMs?: number;
+  /** How often accepted offsets are committed to the consumer group, for lag tools; default 5 s. */
   offsetCommitIntervalMs?: number;
   /** Unique for this process; made up by default. */
   owner?: string;
@@ -148,6 +152,7 @@ export const startStreamingWorker = (options: StreamingWorkerOptions): Streaming
       gapPolicy: options.gapPolicy ?? 'continue',
       partitionBytesMax: options.partitionBytesMax ?? 1024 * 1024,
       reportIntervalMs: options.reportIntervalMs ?? 1_000,
+      lookIntervalMs: options.lookIntervalMs ?? 10_000,
       offsetCommitIntervalMs: options.offsetCommitIntervalMs ?? 5_000,
       onFatal: fail,
       closeBuffersAtBudget: closeBuffers,

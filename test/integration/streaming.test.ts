@@ -352,3 +352,28 @@ test('many topic partitions with large record batches are all read: none waits f
   expect(new Set(reached.slice(0, 12)).size, 'each has its turn before any has its second').toBeGreaterThanOrEqual(9);
   for (const partition of partitions.slice(0, 2)) await expectExactlyOnce(lane, partition);
 });
+
+test('a file that the Bronze table refuses again and again is read from Kafka once more, instead of being reported for ever', async () => {
+  const lane = await createLane();
+  const key = `${lane.topic}/0`;
+  await produce(lane, 0, texts(100));
+  const refused: number[] = [];
+  const worker = lane.start({ lookIntervalMs: 100 });
+  // What the stream workflow does when the table commit refuses a file: always the first one that was written.
+  const refuse = setInterval(() => {
+    const [file] = lane.checkpoints.ledgerState.pendingFiles();
+    if (!file || (refused.length > 0 && file.fileEpoch !== refused[0])) return;
+    refused.push(file.fileEpoch);
+    lane.checkpoints.accepted.length = 0;
+    lane.checkpoints.ledgerState.fileRefused(key, file.startOffset, 'a test refuses it', Date.now());
+  }, 20);
+  try {
+    await vi.waitFor(() => expect(refused).toHaveLength(2), { timeout: 20_000 });
+    await vi.waitFor(() => expect(lane.checkpoints.accepted.at(-1)?.fileEpoch).toBeGreaterThan(refused[0]!), { timeout: 20_000 });
+  } finally {
+    clearInterval(refuse);
+  }
+  await accepted(lane, 0, 100n);
+  await worker.stop();
+  await expectExactlyOnce(lane, 0);
+});

@@ -1,4 +1,5 @@
 import { expect, test } from 'vitest';
+import { topicPartitionsAtOnceMax } from '../../src/contracts/stream.ts';
 import type { CheckpointRange } from '../../src/contracts/stream.ts';
 import { CheckpointOutbox, reportBytesMax } from '../../src/streaming/checkpoint-outbox.ts';
 
@@ -24,7 +25,7 @@ test('nothing leaves before the ledger was seen to have it', () => {
   add(outbox, 't/0', 5n, 9n);
   expect(outbox.settle('me', { 't/0': 1 }, view('t/0', 1, null))).toEqual({ accepted: [], stale: [] });
   expect(outbox.collect('me')?.ranges).toHaveLength(2);
-  expect(outbox.settle('me', { 't/0': 1 }, view('t/0', 1, 5n))).toEqual({ accepted: [{ topicPartition: 't/0', offset: 5n }], stale: [] });
+  expect(outbox.settle('me', { 't/0': 1 }, view('t/0', 1, 5n))).toEqual({ accepted: [{ topicPartition: 't/0', offset: 5n, files: [range('t/0', 0n, 5n)] }], stale: [] });
   expect(outbox.collect('me')?.ranges.map(({ startOffset }) => startOffset)).toEqual(['5']);
   outbox.settle('me', { 't/0': 1 }, view('t/0', 1, 9n));
   expect(outbox.isEmpty).toBe(true);
@@ -72,6 +73,22 @@ test('gaps keep their turn among the files', () => {
   outbox.addGap({ topicPartition: 't/0', startOffset: '5', endOffset: '50', detectedAtMs: 1 });
   add(outbox, 't/0', 50n, 60n);
   expect(outbox.collect('me')).toMatchObject({ owner: 'me', epochs: { 't/0': 4 }, ranges: [{ startOffset: '0' }, { startOffset: '50' }], gaps: [{ startOffset: '5', endOffset: '50' }] });
+});
+
+test('more topic partitions than one report can name take turns', () => {
+  const outbox = new CheckpointOutbox();
+  const partitions = 400;
+  for (let partition = 0; partition < partitions; partition += 1) {
+    outbox.claim(`t/${partition}`, 1, 0n);
+    add(outbox, `t/${partition}`, 0n, 1n);
+  }
+  const named = new Set<string>();
+  for (let i = 0; i < 4; i += 1) {
+    const report = outbox.collect('me')!;
+    expect(Object.keys(report.epochs).length).toBeLessThanOrEqual(topicPartitionsAtOnceMax);
+    for (const key of Object.keys(report.epochs)) named.add(key);
+  }
+  expect(named.size).toBe(partitions);
 });
 
 test('however much waits, a report stays within its size, in order, and every topic partition has its turn', () => {

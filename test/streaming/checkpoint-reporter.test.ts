@@ -15,12 +15,16 @@ const key = 't/0';
 const range = (start: bigint, end: bigint): CheckpointRange =>
   ({ topicPartition: key, fileEpoch: 1, startOffset: String(start), endOffset: String(end), rowCount: 1, byteCount: 1, checksum: `${start}-${end}` });
 
-/** Time passes only by sleeping: then at once. */
+/** Time passes only by sleeping: then at once. Except for a sleep without an end. */
 const jumpingClock = (): Clock & { at: number } => {
   const clock = {
     at: 1_000,
     nowMs: () => clock.at,
     sleep: async (ms: number, signal?: AbortSignal): Promise<void> => {
+      if (ms === Infinity) {
+        await new Promise((resolve) => { signal?.addEventListener('abort', resolve, { once: true }); });
+        return;
+      }
       await new Promise((resolve) => { setImmediate(resolve); });
       if (!signal?.aborted) clock.at += ms;
     },
@@ -30,12 +34,12 @@ const jumpingClock = (): Clock & { at: number } => {
 
 const distances = (at: readonly number[]): number[] => at.slice(1).map((ms, i) => ms - at[i]!);
 
-const start = async (checkpoints: CheckpointClient, options: { onStale?: () => void; onLedgerLost?: () => void } = {}) => {
+const start = async (checkpoints: CheckpointClient, options: { onStale?: () => void; onLedgerLost?: () => void; lookIntervalMs?: number } = {}) => {
   const outbox = new CheckpointOutbox();
   const clock = jumpingClock();
   const signalsAt: number[] = [];
   const reporter = new CheckpointReporter({
-    source: 's', owner: 'me', outbox, clock, log,
+    source: 's', owner: 'me', outbox, clock, log, lookIntervalMs: options.lookIntervalMs ?? Infinity,
     checkpoints: {
       claim: (source, request) => checkpoints.claim(source, request),
       report: (source, report) => {
@@ -146,6 +150,16 @@ test('a workflow that is gone is told, once for each report', async () => {
   await vi.waitFor(() => expect(lost).toBe(1));
   await stop();
   expect(lost).toBe(1);
+});
+
+test('a claim that is lost while there is nothing to report is noticed all the same', async () => {
+  const checkpoints = new FakeCheckpoints();
+  let stale = 0;
+  const { signalsAt, stop } = await start(checkpoints, { onStale: () => { stale += 1; }, lookIntervalMs: 10_000 });
+  await checkpoints.claim('s', { owner: 'other', topicPartitions: [key] });
+  await vi.waitFor(() => expect(stale).toBeGreaterThan(0));
+  await stop();
+  expect(signalsAt).toEqual([]);
 });
 
 test('a crash at a step ends it with that error', async () => {

@@ -110,6 +110,17 @@ test('a file whose bytes are not those of its checksum is passed over', async ()
   expect(unreadable).toEqual([key]);
 });
 
+test('a file that is refused is passed over, though nothing is wrong with it', async () => {
+  const { store, put } = lane();
+  await put(0n, 10n, 1);
+  await put(0n, 6n, 2);
+  const { readFrom } = await recoverFiles({
+    store, dataLocation, readFooter, topic: 't', partition: 3, nextOffset: 0n, logStart: () => Promise.resolve(0n),
+    isRefused: ({ epoch }) => epoch === 1, onUnreadable: () => undefined, signal: new AbortController().signal,
+  });
+  expect(readFrom).toBe(6n);
+});
+
 test('a topic partition that the ledger has never seen starts at the log start, or where the first owner started before retention', async () => {
   const { put, recover } = lane();
   expect(await recover(null, 7n)).toEqual({ ranges: [], readFrom: 7n });

@@ -69,7 +69,7 @@ export class FakeCheckpoints implements CheckpointClient {
 
   async ledger(_source: string, { topicPartitions }: { topicPartitions?: string[] }): Promise<LedgerView> {
     await Promise.resolve();
-    const view = { ready: true, topicPartitions: this.ledgerState.view(topicPartitions) };
+    const view = { ready: true, topicPartitions: this.ledgerState.view(topicPartitions ?? []) };
     return this.onLedger ? this.onLedger(view) : view;
   }
 
