@@ -23,8 +23,11 @@ test('at the limit it is full until the low-water mark, and tells both', () => {
 test('a record larger than the budget passes alone, when all else is gone', () => {
   const budget = new ByteBudget(100);
   expect(budget.tryTake(20, b)).toBe(true);
+  expect(budget.tryTake(20, b)).toBe(true);
   expect(budget.tryTake(500, a)).toBe(false);
   expect(budget.tryTake(1, b), 'others must not starve it').toBe(false);
+  budget.give(20);
+  expect(budget.mayRead(a), 'it would only be fetched in vain').toBe(false);
   budget.give(20);
   expect(budget.mayRead(b)).toBe(false);
   expect(budget.mayRead(a)).toBe(true);
