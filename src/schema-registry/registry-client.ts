@@ -84,21 +84,25 @@ export const createRegistryClient = ({ url, timeoutMs = 10_000, attemptsMax = 4,
     }
   };
 
+  /**
+   * Of two producers that prepare a new subject at once one may be answered 409, as if its schema were incompatible;
+   * asked again, the registry finds what the other has made. What is incompatible stays refused.
+   */
+  const requestTwice = (method: string, path: string, body: object, subject: string): Promise<unknown> =>
+    request(method, path, body, subject).catch(async (error: unknown) => {
+      if (!isTidemarkError(error, 'SCHEMA_INCOMPATIBLE')) throw error;
+      await new Promise((resolve) => { setTimeout(resolve, backoffMs * (0.5 + Math.random())); });
+      return request(method, path, body, subject);
+    });
+
   return {
     async register(subject, schema) {
-      const post = () => request('POST', `/subjects/${encodeURIComponent(subject)}/versions`, { schemaType: 'AVRO', schema: JSON.stringify(schema) }, `subject ${subject}`);
-      // Of two producers that register a new subject at once one may be answered 409, as if its schema were incompatible;
-      // asked again, the registry finds the schema there. One that is incompatible stays refused.
-      const answer = await post().catch(async (error: unknown) => {
-        if (!isTidemarkError(error, 'SCHEMA_INCOMPATIBLE')) throw error;
-        await new Promise((resolve) => { setTimeout(resolve, backoffMs * (0.5 + Math.random())); });
-        return post();
-      }) as { id?: unknown };
+      const answer = await requestTwice('POST', `/subjects/${encodeURIComponent(subject)}/versions`, { schemaType: 'AVRO', schema: JSON.stringify(schema) }, `subject ${subject}`) as { id?: unknown };
       if (typeof answer.id !== 'number') throw new TidemarkError('BAD_INPUT', `subject ${subject}: expected a schema id, found ${JSON.stringify(answer)}`);
       return answer.id;
     },
     async setCompatibility(subject, level) {
-      await request('PUT', `/config/${encodeURIComponent(subject)}`, { compatibility: level }, `subject ${subject}`);
+      await requestTwice('PUT', `/config/${encodeURIComponent(subject)}`, { compatibility: level }, `subject ${subject}`);
     },
     async schemaById(id) {
       const answer = await request('GET', `/schemas/ids/${id}`, undefined, `schema id ${id}`) as { schema?: unknown; schemaType?: unknown };

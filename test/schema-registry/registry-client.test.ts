@@ -54,6 +54,16 @@ describe('the registry client', () => {
     expect(requests).toHaveLength(1);
   });
 
+  test('a subject that another producer prepares at the same time is asked for again, once', async () => {
+    const raced = failed(409, 0, 'A rule named COMPATIBILITY already exists.');
+    const { client, requests } = await serverOf(raced, { status: 200, body: '{"compatibility":"BACKWARD"}' }, raced, { status: 200, body: '{"id":7}' }, raced);
+    await client.setCompatibility('trades-value', 'BACKWARD');
+    expect(await client.register('trades-value', { type: 'string' })).toBe(7);
+    expect(requests).toHaveLength(4);
+    await expect(client.register('trades-value', { type: 'long' })).rejects.toMatchObject({ code: 'SCHEMA_INCOMPATIBLE' });
+    expect(requests).toHaveLength(6);
+  });
+
   test('a user and a password in the URL are sent as a header, and are in no message', async () => {
     const { url, requests } = await serverOf({ status: 200, body: '<html>' });
     const client = createRegistryClient({ url: url.replace('//', '//user:s%40cret@'), attemptsMax: 1 });
