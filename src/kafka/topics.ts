@@ -78,3 +78,19 @@ export const fetchOffsetBounds = async (brokers: readonly string[], topics: read
     await admin.disconnect();
   }
 };
+
+/**
+ * Deletes what lies below the offsets, as retention does: the log start of each topic partition moves up to its offset.
+ * Resolves once the broker tells the new log starts. Throws KAFKA_UNAVAILABLE.
+ */
+export const deleteRecords = async (brokers: readonly string[], topic: string, before: readonly { partition: number; offset: bigint }[]): Promise<void> => {
+  const admin = createKafka({ brokers, clientId: 'tidemark-admin' }).admin();
+  try {
+    await admin.connect();
+    await admin.deleteTopicRecords({ topic, partitions: before.map(({ partition, offset }) => ({ partition, offset: String(offset) })) });
+  } catch (error) {
+    throw new TidemarkError('KAFKA_UNAVAILABLE', `Kafka at ${brokers.join(',')}: records of ${topic} could not be deleted: ${messageOf(error)}`, { cause: error });
+  } finally {
+    await admin.disconnect();
+  }
+};

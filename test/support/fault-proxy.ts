@@ -14,9 +14,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
  * - `cutRequest`: the server gets half of the body, then the connection breaks, to both sides;
  * - `refused`: the server never sees it, the connection breaks;
  * - `full`: the server never sees it, the client gets a 507 as of a store without space;
- * - a number: it waits for so many milliseconds, then goes its way.
+ * - a number: it waits for so many milliseconds, then goes its way;
+ * - `until`: it waits for that, then goes its way, even when its client is dead by then: a request that the network kept.
  */
-export type HttpFault = 'lostAnswer' | 'cutAnswer' | 'halfAnswer' | 'cutRequest' | 'refused' | 'full' | number;
+export type HttpFault = 'lostAnswer' | 'cutAnswer' | 'halfAnswer' | 'cutRequest' | 'refused' | 'full' | number | { until: Promise<unknown> };
 
 export interface HttpCall {
   method: string;
@@ -37,7 +38,7 @@ export interface HttpFaultProxy extends Listening {
   readonly url: string;
   /** Asked for each request; undefined lets it pass. */
   onRequest: ((call: HttpCall) => HttpFault | undefined) | undefined;
-  /** Faults so far, by kind; a delay counts as `delay`. */
+  /** Faults so far, by kind: what waits counts as `delay` or `held`. */
   readonly struck: Readonly<Record<string, number>>;
 }
 
@@ -127,7 +128,7 @@ export const startHttpFaultProxy = async (target: string): Promise<HttpFaultProx
   const serve = async (call: IncomingMessage, answer: ServerResponse): Promise<void> => {
     const fault = proxy.onRequest?.({ method: call.method!, path: decodeURIComponent(call.url!) });
     if (fault !== undefined) {
-      const kind = typeof fault === 'number' ? 'delay' : fault;
+      const kind = typeof fault === 'number' ? 'delay' : typeof fault === 'object' ? 'held' : fault;
       struck[kind] = (struck[kind] ?? 0) + 1;
     }
     if (fault === 'refused') {
@@ -141,6 +142,7 @@ export const startHttpFaultProxy = async (target: string): Promise<HttpFaultProx
       return;
     }
     if (typeof fault === 'number') await sleep(fault);
+    else if (typeof fault === 'object') await fault.until;
     await pass(call, answer, body, fault);
   };
 

@@ -131,13 +131,13 @@ const pick = <T>(random: Random, among: readonly T[]): T => among[random.below(a
 
 const planLife = (random: Random, points: readonly NamedPoint[], startMs: number): Life => {
   const roll = random.unit();
-  if (roll < 0.6) {
+  if (roll < 0.7) {
     const { name, call, match, nthMax } = pick(random, points);
     const at = random.below(2) === 0 ? 'before' : 'after';
-    return { name: `${at} ${name}`, point: { at, call, match, nth: between(random, 1, nthMax) }, afterMs: startMs + 8_000 };
+    return { name: `${at} ${name}`, point: { at, call, match, nth: between(random, 1, nthMax) }, afterMs: startMs + 12_000 };
   }
   // Now and then time to work something off, so that later steps are reached too.
-  return { name: 'any moment', afterMs: roll > 0.9 ? startMs + 12_000 : between(random, 300, startMs + 5_000) };
+  return { name: 'any moment', afterMs: roll > 0.93 ? startMs + 12_000 : between(random, 300, startMs + 5_000) };
 };
 
 const symbols: Record<Exchange, string[]> = { binance: ['BTCUSDT', 'ETHUSDT', 'SOLUSDT'], kraken: ['BTC/USD', 'ETH/USD', 'XRP/EUR'] };
@@ -197,16 +197,19 @@ export const runFaults = async (options: FaultRunOptions): Promise<FaultRunResul
   const processOf = (name: string): ScriptProcess | undefined => (name === 'temporal-worker' ? running?.temporalWorker : running?.streamingWorker);
   // Processes start a hundred times in a run: what Node compiled the first time is kept.
   const startsFast = { NODE_COMPILE_CACHE: join(cacheFolder(process.env), 'compiled') };
+  const killNow = ({ name, pid }: ScriptProcess): void => {
+    if (pid === undefined) return;
+    lives.set(name, { name: 'any moment', afterMs: 0 });
+    process.kill(pid, 'SIGKILL');
+  };
   const beforeLife = (name: string): Record<string, string> => {
     const killer = killers[name];
     if (!killer || !wanted.has(killer.kind) || isOver()) return startsFast;
     const life = planLife(killer.random, killer.points, killer.startMs);
     lives.set(name, life);
     setTimeout(() => {
-      const pid = processOf(name)?.pid;
-      if (lives.get(name) !== life || pid === undefined || isOver()) return;
-      lives.set(name, { ...life, name: 'any moment' });
-      process.kill(pid, 'SIGKILL');
+      const target = processOf(name);
+      if (lives.get(name) === life && target && !isOver()) killNow(target);
     }, life.afterMs);
     return { ...startsFast, ...(life.point ? crashEnvironment(life.point) : {}) };
   };
@@ -236,7 +239,7 @@ export const runFaults = async (options: FaultRunOptions): Promise<FaultRunResul
       brokers: config.kafka.brokers, registry: createRegistryClient({ url: config.schemaRegistry.url }), exchange: 'binance', topicPrefix: config.kafka.topicPrefix, seed: 99,
     });
 
-    const context: FaultContext = { running, random, s3, registry, temporal, servers, say };
+    const context: FaultContext = { running, random, s3, registry, temporal, servers, say, killNow };
     const others = faultKinds.filter((kind) => wanted.has(kind));
     while (!isOver()) {
       await sleep(between(random, 200, 1_200));
@@ -329,6 +332,7 @@ interface FaultContext {
   temporal: TcpFaultProxy;
   servers: Stack['servers'] | undefined;
   say(line: string): void;
+  killNow(target: ScriptProcess): void;
 }
 
 /** Stops a process or a server for a while, and always wakes it again. */
@@ -341,10 +345,6 @@ const suspend = async (pid: number | undefined, milliseconds: number): Promise<v
   } catch {
     // Killed while it slept.
   }
-};
-
-const kill = (pid: number | undefined): void => {
-  if (pid !== undefined) process.kill(pid, 'SIGKILL');
 };
 
 const strikeRequests = async (proxy: HttpFaultProxy, milliseconds: number, fault: () => HttpFault | undefined): Promise<void> => {
@@ -378,9 +378,8 @@ export const resetWorkflow = async ({ temporal, config }: RunningPipeline, workf
 const anySource = ({ running, random }: FaultContext): string => pick(random, running.pipeline.datasets).source;
 
 const strike: Record<FaultKind, (context: FaultContext) => Promise<void>> = {
-  'kill-both': async ({ running }) => {
-    kill(running.streamingWorker.pid);
-    kill(running.temporalWorker.pid);
+  'kill-both': async ({ running, killNow }) => {
+    for (const one of [running.streamingWorker, running.temporalWorker]) killNow(one);
   },
   'stop-streaming-worker': ({ running, random }) => suspend(running.streamingWorker.pid, between(random, 2_000, 8_000)),
   'stop-temporal-worker': ({ running, random }) => suspend(running.temporalWorker.pid, between(random, 2_000, 12_000)),
