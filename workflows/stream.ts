@@ -193,7 +193,7 @@ export async function streamWorkflow(input: StreamWorkflowInput): Promise<void> 
     return running === 0 || (running < limits.runningMax && (ledger.againCount > 0 || ledger.openRecords >= limits.batchRecordsMax / 2));
   };
   const wantsCommit = (): boolean => !committing && limits !== null && (ledger.pendingCount > 0 || ledger.pendingGaps().length > 0);
-  const historyFull = (): boolean => workflowInfo().continueAsNewSuggested || workflowInfo().historyLength > historyEventsMax;
+  const historyFull = (): boolean => workflowInfo().continueAsNewSuggested || workflowInfo().historyLength > (limits?.historyEventsMax ?? historyEventsMax);
 
   let failure: unknown;
   const inBackground = (work: Promise<void>): void => {

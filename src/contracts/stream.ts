@@ -150,6 +150,8 @@ export interface StreamLimits {
   batchRecordsMax: number;
   /** Most micro-batches that run at once. */
   runningMax: number;
+  /** Events of one run before it continues as new; absent: {@link historyEventsMax}. */
+  historyEventsMax?: number;
 }
 
 /** Workflow input. Only continue-as-new passes the ledger on; a first run rebuilds it from the lake. */
