@@ -1,14 +1,13 @@
 /**
  * Rows a second of the audit, and its peak memory, over a lake on a real S3 server:
  * `node bench/audit.ts [--json] [--rows N] [--hours N] [--memory MB] [--keys-only]`. The lake has Bronze, Silver and Gold of one source,
- * 1 % of the rows are duplicates. The audit runs in a process of its own, so that its memory is measured and not the generator's.
+ * 1 % of the rows are duplicates. What is measured is scripts/audit.ts, in a process of its own.
  */
 import { spawn } from 'node:child_process';
 import { hash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { runAudit } from '../src/audit/run-audit.ts';
 import { bronzeFileSuffix } from '../src/contracts/bronze.ts';
 import type { AuditReport } from '../src/contracts/audit.ts';
 import binanceTrades from '../src/datasets/binance-trades.ts';
@@ -42,54 +41,43 @@ const open = (endpoint: string, region: string, accessKeyId: string, secretAcces
   return { store, catalog: createObjectStoreCatalog({ store, namespace: pipeline.namespace }) };
 };
 
-const measured = process.env['BENCH_AUDIT_S3'];
-if (measured !== undefined) {
-  const { endpoint, region, accessKeyId, secretAccessKey } = JSON.parse(measured) as { endpoint: string; region: string; accessKeyId: string; secretAccessKey: string };
-  let shown = Date.now();
-  const report = await runAudit({
-    s3: { endpoint, region, accessKeyId, secretAccessKey, bucket }, kafka: { brokers: [], topicPrefix: '' }, pipelineUrl: new URL('audit-pipeline.ts', import.meta.url).href,
-  }, { memoryBudgetBytes: Number(args.memory) * 1024 * 1024, keysOnly: args['keys-only'], withoutKafka: true, withoutRecord: true }, {
-    onProgress: ({ phase, files, rows }) => {
-      if (Date.now() - shown < 10_000) return;
-      shown = Date.now();
-      process.stderr.write(`${phase}: ${files} files, ${rows} rows, RSS ${Math.round(process.memoryUsage.rss() / 1024 / 1024)} MB\n`);
-    },
-  });
-  const { user, system } = process.cpuUsage();
-  process.stdout.write(JSON.stringify({ report, maxRssBytes: process.resourceUsage().maxRSS * 1024, cpuSeconds: (user + system) / 1e6 }));
-} else {
-  const stack = await startStack({ servers: ['s3'] });
-  try {
-    const { endpoint, region, accessKeyId, secretAccessKey } = stack.endpoints.s3;
-    const { store, catalog } = open(endpoint, region, accessKeyId, secretAccessKey);
-    await store.ensureBucket();
-    for (const table of pipelineTables(pipeline)) await catalog.ensureTable(table);
-    const generating = performance.now();
-    await generate(store, catalog);
-    store.close();
-    const generatedSeconds = (performance.now() - generating) / 1000;
-    process.stderr.write(`${rowCount} rows generated in ${generatedSeconds.toFixed(0)} s\n`);
+const stack = await startStack({ servers: ['s3'] });
+try {
+  const { endpoint, region, accessKeyId, secretAccessKey } = stack.endpoints.s3;
+  const { store, catalog } = open(endpoint, region, accessKeyId, secretAccessKey);
+  await store.ensureBucket();
+  for (const table of pipelineTables(pipeline)) await catalog.ensureTable(table);
+  const generating = performance.now();
+  await generate(store, catalog);
+  store.close();
+  const generatedSeconds = (performance.now() - generating) / 1000;
+  process.stderr.write(`${rowCount} rows generated in ${generatedSeconds.toFixed(0)} s\n`);
 
-    const child = spawn(process.execPath, [fileURLToPath(import.meta.url), ...process.argv.slice(2)], {
-      env: { ...process.env, BENCH_AUDIT_S3: JSON.stringify({ endpoint, region, accessKeyId, secretAccessKey }) }, stdio: ['ignore', 'pipe', 'inherit'],
-    });
-    let text = '';
-    child.stdout.setEncoding('utf8').on('data', (chunk: string) => { text += chunk; });
-    const [code] = await once(child, 'close') as [number];
-    if (code !== 0) throw new Error(`the audit ended with exit code ${code}`);
-    const { report, maxRssBytes, cpuSeconds } = JSON.parse(text) as { report: AuditReport; maxRssBytes: number; cpuSeconds: number };
-    const [gold] = report.gold;
-    const result = {
-      rows: rowCount, hours, memoryBudgetMB: Number(args.memory), keysOnly: args['keys-only'], ok: report.ok, findings: report.findingsTotal, bronzeRows: report.sources[0]!.bronzeRows, goldRows: gold!.rows,
-      duplicates: gold!.duplicates, passes: gold!.passes, seconds: report.durationMs / 1000, rowsPerSecond: Math.round(rowCount / (report.durationMs / 1000)), cpuSeconds,
-      peakRssMB: Math.round(maxRssBytes / 1024 / 1024), durationsMs: report.durationsMs, bytes: report.tables.reduce((sum, { bytes }) => sum + bytes, 0),
-    };
-    if (args.json) process.stdout.write(`${JSON.stringify(result)}\n`);
-    else for (const [name, value] of Object.entries(result)) process.stdout.write(`${name.padEnd(16)} ${typeof value === 'object' ? JSON.stringify(value) : String(value)}\n`);
-    process.exitCode = report.ok && gold!.duplicates === Math.floor(rowCount / batchRows) * (batchRows / 100) ? 0 : 1;
-  } finally {
-    await stack.stop();
-  }
+  const child = spawn(process.execPath, [
+    fileURLToPath(new URL('../scripts/audit.ts', import.meta.url)), '--json', '--no-kafka', '--no-record', '--memory', args.memory, ...(args['keys-only'] ? ['--keys-only'] : []),
+  ], {
+    env: {
+      ...process.env, S3_ENDPOINT: endpoint, S3_REGION: region, AWS_ACCESS_KEY_ID: accessKeyId, AWS_SECRET_ACCESS_KEY: secretAccessKey, TIDEMARK_BUCKET: bucket,
+      TIDEMARK_PIPELINE: fileURLToPath(new URL('audit-pipeline.ts', import.meta.url)), TIDEMARK_TOPIC_PREFIX: '',
+    },
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  let text = '';
+  child.stdout.setEncoding('utf8').on('data', (chunk: string) => { text += chunk; });
+  const [code] = await once(child, 'close') as [number];
+  if (text === '') throw new Error(`the audit ended with exit code ${code} and said nothing`);
+  const { maxRssBytes, cpuSeconds, ...report } = JSON.parse(text) as AuditReport & { maxRssBytes: number; cpuSeconds: number };
+  const [gold] = report.gold;
+  const result = {
+    rows: rowCount, hours, memoryBudgetMB: Number(args.memory), keysOnly: args['keys-only'], ok: report.ok, findings: report.findingsTotal, bronzeRows: report.sources[0]!.bronzeRows, goldRows: gold!.rows,
+    duplicates: gold!.duplicates, passes: gold!.passes, seconds: report.durationMs / 1000, rowsPerSecond: Math.round(rowCount / (report.durationMs / 1000)), cpuSeconds,
+    peakRssMB: Math.round(maxRssBytes / 1024 / 1024), durationsMs: report.durationsMs, bytes: report.tables.reduce((sum, { bytes }) => sum + bytes, 0),
+  };
+  if (args.json) process.stdout.write(`${JSON.stringify(result)}\n`);
+  else for (const [name, value] of Object.entries(result)) process.stdout.write(`${name.padEnd(16)} ${typeof value === 'object' ? JSON.stringify(value) : String(value)}\n`);
+  process.exitCode = report.ok && gold!.duplicates === Math.floor(rowCount / batchRows) * (batchRows / 100) ? 0 : 1;
+} finally {
+  await stack.stop();
 }
 
 async function generate(store: ReturnType<typeof open>['store'], catalog: ReturnType<typeof open>['catalog']): Promise<void> {

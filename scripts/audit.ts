@@ -1,15 +1,13 @@
 #!/usr/bin/env node
 import '../src/config/require-node.ts';
 import { InvalidArgumentError } from 'commander';
-import { memoryBudgetBytesDefault } from '../src/audit/conservation.ts';
+import { memoryBudgetBytesDefault } from '../src/audit/limits.ts';
 import { runAudit } from '../src/audit/run-audit.ts';
 import { environmentHelp, loadConfig } from '../src/config/config.ts';
 import { auditPromises, auditWorkflowId, auditWorkflowType, spreadFindings } from '../src/contracts/audit.ts';
 import type { AuditInput, AuditPromise, AuditReport, AuditSummary } from '../src/contracts/audit.ts';
 import { TidemarkError } from '../src/domain/errors.ts';
 import { ProgressLine, command, exitFailed, exitOk, megabytes, milliseconds, runCommand, stopSignal, table, thousands } from './cli.ts';
-import { parseRanges } from './wire/audit.ts';
-import { openLakeReadOnly } from './wire/lake.ts';
 import { loadPipeline } from './wire/pipeline.ts';
 
 interface Options {
@@ -83,10 +81,15 @@ await runCommand<Options>(program, async (options) => {
     }
   }
   let input: AuditInput = { ...(options.source ? { sources: options.source } : {}), ...(options.keysOnly ? { keysOnly: true } : {}) };
-  if (options.range) input = { ...input, range: (await parseRanges(options.range, openLakeReadOnly(config, pipeline).catalog, pipeline, options.source)).toJson() };
+  // What not every audit needs is loaded where it is needed: the S3 client and Temporal's take 40 MB each, and the audit's thread has its own.
+  if (options.range) {
+    const [{ parseRanges }, { openLakeReadOnly }] = await Promise.all([import('./wire/audit.ts'), import('./wire/lake.ts')]);
+    const { catalog, store } = openLakeReadOnly(config, pipeline);
+    input = { ...input, range: (await parseRanges(options.range, catalog, pipeline, options.source)).toJson() };
+    store.close();
+  }
 
   if (options.workflow) {
-    // Loaded only here: Temporal's client takes 40 MB that an audit without it can do without.
     const [{ Client }, { connectTemporal }] = await Promise.all([import('@temporalio/client'), import('./wire/temporal.ts')]);
     const connection = await connectTemporal(config);
     try {
@@ -117,7 +120,8 @@ await runCommand<Options>(program, async (options) => {
   });
   progress.done(`Audited ${thousands(report.tables.reduce((sum, { files }) => sum + files, 0))} files in ${milliseconds(report.durationMs)}.`);
   if (options.json) {
-    process.stdout.write(`${JSON.stringify({ ...report, maxRssBytes: process.resourceUsage().maxRSS * 1024 })}\n`);
+    const { maxRSS, userCPUTime, systemCPUTime } = process.resourceUsage();
+    process.stdout.write(`${JSON.stringify({ ...report, maxRssBytes: maxRSS * 1024, cpuSeconds: (userCPUTime + systemCPUTime) / 1e6 })}\n`);
   } else {
     printFigures(report);
     printTables(report);

@@ -15,6 +15,7 @@ import { FindingCollector } from './findings.ts';
 import { GoldAudit } from './gold-audit.ts';
 import { loadLakeView } from './lake-view.ts';
 import type { LineageColumns } from './lineage.ts';
+import { memoryBudgetBytesDefault } from './limits.ts';
 import { bronzeLineage, refinedLineage } from './lineage.ts';
 import { auditListing } from './listing.ts';
 import type { KafkaBounds } from './offsets-audit.ts';
@@ -23,8 +24,6 @@ import { OffsetsAudit } from './offsets-audit.ts';
 export type { AuditProgress } from './audit-run.ts';
 export type { KafkaBounds } from './offsets-audit.ts';
 
-const MiB = 1024 * 1024;
-export const memoryBudgetBytesDefault = 160 * MiB;
 const hourMs = 3_600_000;
 
 export interface AuditOptions {
