@@ -67,6 +67,18 @@ export class CheckpointOutbox {
     return this.open.get(topicPartition)?.entries.length ?? 0;
   }
 
+  /** Whether {@link collect} would give a report. */
+  get isReportable(): boolean {
+    return [...this.open.values()].some(({ entries }) => entries.length > 0 && entries[0]!.durable !== null);
+  }
+
+  /** Files that are being written. */
+  get writing(): number {
+    let count = 0;
+    for (const { entries } of this.open.values()) for (const { durable } of entries) if (durable === null) count += 1;
+    return count;
+  }
+
   /** Our epoch of each claimed topic partition. */
   epochs(): Record<string, number> {
     return Object.fromEntries([...this.open].map(([topicPartition, { epoch }]) => [topicPartition, epoch]));

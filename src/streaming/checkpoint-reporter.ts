@@ -34,6 +34,8 @@ export interface CheckpointReporterOptions {
 }
 
 const retryMs = { first: 200, max: 10_000 };
+/** Longest wait for files that are being written. */
+const gatherMs = 200;
 
 const isOutage = (error: unknown): error is TidemarkError =>
   isTidemarkError(error) && (error.retryable || error.code === 'WORKFLOW_NOT_FOUND');
@@ -98,12 +100,14 @@ export class CheckpointReporter {
         lastLookMs = clock.nowMs();
         continue;
       }
-      if (outbox.collect(owner) === null) {
+      if (!outbox.isReportable) {
         await this.idle(untilLookMs);
         continue;
       }
       await this.sleep(lastSignalMs + intervalMs - clock.nowMs());
-      // Again, because more may have become durable, or been taken away, while it waited.
+      // Files that closed together are durable one after the other: a report that leaves with the first makes the others wait for the next.
+      const gatherUntilMs = clock.nowMs() + gatherMs;
+      while (!this.isStopped && outbox.writing > 0 && clock.nowMs() < gatherUntilMs) await this.idle(gatherUntilMs - clock.nowMs());
       const report = outbox.collect(owner);
       if (this.isStopped || report === null) continue;
       try {

@@ -21,14 +21,19 @@ export interface BufferFacts {
 /** Files of a topic partition on their way that are no reason to slow down. */
 const unacceptedFilesFree = 4;
 const stretchMax = 60;
+/** Of the interval: enough for a buffer to close when another one of its source does. */
+const companyShare = 0.5;
 
 /**
  * Size first, time second. While the ledger does not answer, files pile up; then the interval stretches with them, so
  * that an hour without Temporal leaves a few hundred larger files and not thousands of small ones.
+ *
+ * @param inCompany another buffer of the source closes now: files that close together travel in one report.
  */
-export const flushReason = (facts: BufferFacts, limits: FlushLimits): 'size' | 'time' | null => {
+export const flushReason = (facts: BufferFacts, limits: FlushLimits, inCompany = false): 'size' | 'time' | null => {
   if (facts.rows === 0) return null;
   if (facts.rows >= limits.rowsMax || facts.payloadBytes >= limits.bytesMax) return 'size';
   const stretch = Math.min(stretchMax, Math.max(1, facts.unacceptedFiles - unacceptedFilesFree + 1));
-  return facts.ageMs >= limits.intervalMs * stretch ? 'time' : null;
+  const intervalMs = limits.intervalMs * stretch * (inCompany ? companyShare : 1);
+  return facts.ageMs >= intervalMs ? 'time' : null;
 };

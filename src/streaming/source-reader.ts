@@ -406,20 +406,24 @@ export class SourceReader implements PartitionReader {
 
   /** Closes what has waited long enough; called a few times in each flush interval. */
   closeDue(): void {
-    for (const lane of this.lanes.values()) this.closeIfDue(lane);
+    const lanes = [...this.lanes.values()];
+    if (lanes.filter((lane) => this.closeIfDue(lane) === 'time').length > 0) {
+      for (const lane of lanes) this.closeIfDue(lane, true);
+    }
     if (this.commits.size > 0) this.commitOffsetsIfDue();
   }
 
-  private closeIfDue(lane: Lane): void {
-    if (!lane.buffer || lane.taking) return;
+  private closeIfDue(lane: Lane, inCompany = false): FlushCause | null {
+    if (!lane.buffer || lane.taking) return null;
     const { flush, clock } = this.options;
     const reason = flushReason({
       rows: lane.buffer.rows,
       payloadBytes: lane.buffer.payloadBytes,
       ageMs: clock.nowMs() - lane.bufferedSinceMs,
       unacceptedFiles: this.outbox.waiting(lane.key),
-    }, flush);
+    }, flush, inCompany);
     if (reason) this.close(lane, reason);
+    return reason;
   }
 
   /** Open buffers of this source: what the budget counts for each, and how to close it. Not while records are taken into it. */

@@ -5,6 +5,7 @@ import { TidemarkError } from '../../src/domain/errors.ts';
 import type { CheckpointClient } from '../../src/streaming/checkpoint-client.ts';
 import { CheckpointOutbox } from '../../src/streaming/checkpoint-outbox.ts';
 import { CheckpointReporter } from '../../src/streaming/checkpoint-reporter.ts';
+import { systemClock } from '../../src/streaming/clock.ts';
 import type { Clock } from '../../src/streaming/clock.ts';
 import { FakeCheckpoints } from '../support/fake-checkpoints.ts';
 import type { ReportFault } from '../support/fake-checkpoints.ts';
@@ -97,6 +98,40 @@ test('the first Signal leaves at once, later ones at least a second apart, with 
   expect(signalsAt[0]).toBe(from);
   expect(Math.min(...distances(signalsAt))).toBeGreaterThanOrEqual(1_000);
   expect(signalsAt.length).toBeLessThan(20);
+});
+
+test('files that become durable one after the other leave in one report; one that takes long is not waited for', async () => {
+  const checkpoints = new FakeCheckpoints();
+  const outbox = new CheckpointOutbox();
+  const reports: string[][] = [];
+  const clock = { nowMs: () => performance.now(), sleep: systemClock.sleep };
+  const reporter = new CheckpointReporter({
+    source: 's', owner: 'me', outbox, clock, log, checkpoints: { claim: checkpoints.claim.bind(checkpoints), ledger: checkpoints.ledger.bind(checkpoints), report: (source, report) => {
+      reports.push(report.ranges.map(({ topicPartition }) => topicPartition));
+      return checkpoints.report(source, report);
+    } }, onSettled: quiet, onLedgerLost: quiet, atStep: quiet,
+  });
+  const keys = ['t/0', 't/1', 't/2', 't/3'];
+  const { claims } = await checkpoints.claim('s', { owner: 'me', topicPartitions: keys });
+  for (const { topicPartition, epoch } of claims) outbox.claim(topicPartition, epoch, 0n);
+  const running = reporter.start();
+  const durable = keys.map((topicPartition) => {
+    const become = outbox.addFile(topicPartition, 0n, 5n);
+    return () => {
+      become({ ...range(0n, 5n), topicPartition });
+      reporter.notify();
+    };
+  });
+  for (const become of durable.slice(0, 3)) {
+    become();
+    await new Promise((resolve) => { setImmediate(resolve); });
+  }
+  await vi.waitFor(() => expect(reports).toEqual([['t/0', 't/1', 't/2']]));
+  durable[3]!();
+  await reporter.drained(AbortSignal.timeout(10_000));
+  expect(reports).toHaveLength(2);
+  await reporter.stop();
+  await running;
 });
 
 test('while nobody answers for the ledger, one Signal waits, not one for every second', async () => {

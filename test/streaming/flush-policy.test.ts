@@ -19,3 +19,9 @@ test('while the ledger does not answer, files grow instead of their number, and 
   expect(flushReason({ ...facts, rows: 100, unacceptedFiles: 1_000 }, limits)).toBe('size');
   expect(flushReason({ ...facts, ageMs: 30_000, unacceptedFiles: 100_000 }, limits)).toBe('time');
 });
+
+test('in the company of another buffer that closes, half the interval suffices', () => {
+  expect(flushReason({ ...facts, ageMs: 249 }, limits, true)).toBe(null);
+  expect(flushReason({ ...facts, ageMs: 250 }, limits, true)).toBe('time');
+  expect(flushReason({ ...facts, ageMs: 250 }, limits, false)).toBe(null);
+});
