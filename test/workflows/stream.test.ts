@@ -196,18 +196,18 @@ test('continue-as-new under load loses no signal, no pause and no running micro-
 }, 120_000);
 
 test('micro-batches that run while the stream continues as new are attached to, not started twice', async () => {
-  const lake = new FakeLake({ batchRecordsMax: 100, runningMax: 2, historyEventsMax: 60 });
+  const lake = new FakeLake({ batchRecordsMax: 100, runningMax: 2, historyEventsMax: 40 });
   const { open, opened } = gate();
   lake.before = (step) => (step === 'mergeGold' ? opened : undefined);
   await run(lake, async (stream) => {
     const claims = await stream.claim('worker-1', key);
     await stream.report('worker-1', claims, range(key, 0, 200));
     await stream.until(({ runningTotal }) => runningTotal >= 1);
-    for (let i = 0; i < 30; i += 1) await stream.report('worker-1', claims, range(key, 200 + i, 201 + i));
+    for (let i = 0; i < 15; i += 1) await stream.report('worker-1', claims, range(key, 200 + i, 201 + i));
     await lake.until(() => lake.callsOf('awaitMicroBatch') >= 2);
     open();
     await environment.temporal.sleep('1 minute');
-    await stream.until(({ totals, runningTotal }) => totals.goldRows === 230 && runningTotal === 0, 60_000);
+    await stream.until(({ totals, runningTotal }) => totals.goldRows === 215 && runningTotal === 0, 60_000);
     const numbers = lake.calls.filter(({ step }) => step === 'refineBatch').map(({ input }) => (input as { batch: number }).batch);
     expect(new Set(numbers).size).toBe(numbers.length);
     expect((await stream.histories()).length).toBeGreaterThanOrEqual(2);
@@ -239,16 +239,17 @@ test('a commit and a claim that the lake keeps waiting do not keep the stream fr
 test('a month of reports stays under 5,000 events in every run', async () => {
   const lake = new FakeLake();
   await run(lake, async (stream) => {
-    const claims = await stream.claim('worker-1', key);
-    const cycles = 720;
-    for (let hour = 0; hour < cycles; hour += 1) {
-      await stream.report('worker-1', claims, range(key, hour * 10, hour * 10 + 10));
-      await environment.temporal.sleep('1 hour');
+    const keys = Array.from({ length: 6 }, (_, partition) => `trades/${partition}`);
+    const claims = await stream.claim('worker-1', ...keys);
+    const cycles = 120;
+    for (let cycle = 0; cycle < cycles; cycle += 1) {
+      await Promise.all(keys.map((name) => stream.report('worker-1', claims, range(name, cycle * 10, cycle * 10 + 10))));
+      await environment.temporal.sleep('6 hours');
     }
-    await stream.until(({ totals }) => totals.goldRows === cycles * 10);
+    await stream.until(({ totals }) => totals.goldRows === cycles * keys.length * 10);
     const lengths = (await stream.histories()).map(({ events }) => events?.length ?? 0);
-    expect(lengths.length).toBeGreaterThanOrEqual(3);
+    expect(lengths.length).toBeGreaterThanOrEqual(2);
     expect(Math.max(...lengths)).toBeLessThan(5_000);
     expect(Math.max(...lengths)).toBeGreaterThan(historyEventsMax);
   });
-}, 240_000);
+}, 300_000);
