@@ -42,8 +42,8 @@ interface Thread {
 }
 
 const threadHeapMiBDefault = 512;
-/** Most of what refining allocates dies young; a larger young generation copies less of it. */
-const youngGenerationMiB = 48;
+/** Measured: 48 MiB cost 80 MB more memory for each Temporal Worker and saved no CPU. */
+const youngGenerationMiB = 16;
 
 /**
  * Threads that refine (and merge), so that the event loop of the process stays free for heartbeats. A thread runs one
