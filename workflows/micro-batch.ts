@@ -32,8 +32,9 @@ export async function microBatchWorkflow(input: MicroBatchInput): Promise<MicroB
       const counts = countsOf(refined);
       const publish: PublishInput = { ...input, stagedKey: refined.stagedKey };
       show('publishing Silver and DLQ', counts);
-      await publishSilver(publish);
-      await publishDlq(publish);
+      // Two tables, and neither waits for the other; both have ended before anything follows, also if one has failed.
+      const published = await Promise.allSettled([publishSilver(publish), publishDlq(publish)]);
+      for (const outcome of published) if (outcome.status === 'rejected') throw outcome.reason;
       show('merging Gold', counts);
       const { goldRows, duplicates, freshness } = await mergeGold(publish);
       const result: MicroBatchResult = { ...counts, goldRows, duplicates, freshness };
