@@ -3,6 +3,7 @@ import type { MergeResult, MicroBatchActivities, MicroBatchInput, PublishInput, 
 import { microBatchWorkflowId } from '../src/contracts/micro-batch.ts';
 import { batchMaxProperty, goldSummary } from '../src/contracts/properties.ts';
 import type { Dataset } from '../src/datasets/dataset.ts';
+import { unknownError } from '../src/datasets/dataset.ts';
 import { datasetOf } from '../src/datasets/pipeline.ts';
 import type { Pipeline } from '../src/datasets/pipeline.ts';
 import { addDelay } from '../src/domain/freshness.ts';
@@ -36,7 +37,8 @@ interface StagedBatch {
   produced: ProducedHistogram;
 }
 
-const emptyRefine: Pick<RefineResult, 'silverFiles' | 'dlqFiles' | 'bronzeRows' | 'silverRows' | 'dlqRows' | 'dlqByType' | 'produced'> = {
+type StagedRefine = Pick<RefineResult, 'silverFiles' | 'dlqFiles' | 'bronzeRows' | 'silverRows' | 'dlqRows' | 'dlqByType' | 'produced'>;
+const emptyRefine: StagedRefine = {
   silverFiles: [], dlqFiles: [], bronzeRows: 0, silverRows: 0, dlqRows: 0, dlqByType: {}, produced: { bucketMs: 10, buckets: [] },
 };
 
@@ -97,13 +99,31 @@ export const createMicroBatchActivities = ({ catalog, store, pipeline, refinePoo
     return { silver: requested.subtract(silver.coverage), dlq: requested.subtract(dlq.coverage) };
   };
 
+  /** Every record that neither table has goes to the DLQ; Silver covers the offsets without a row for them. */
+  const divert = async (
+    dataset: Dataset, input: MicroBatchInput, plan: { silver: Coverage; dlq: Coverage }, bronzeFiles: readonly LiveFile[], options: { signal: AbortSignal },
+  ): Promise<StagedRefine> => {
+    const silverHas = plan.dlq.subtract(plan.silver);
+    const silverFiles = silverHas.isEmpty ? [] : await filesOfOffsets(await catalog.load(dataset.silver.name), silverHas, lineage);
+    const { dlqFiles, bronzeRows, dlqRows } = await refinePool.run('divert', {
+      source: input.source,
+      batchId: `${input.source}-${input.batch}`,
+      reason: input.divert ?? '',
+      offsets: plan.dlq.toJson(),
+      bronzeFiles: bronzeFiles.map(({ filePath, recordCount, fileSizeBytes, lowerBounds, upperBounds }) => ({ filePath, recordCount, fileSizeBytes, lowerBounds, upperBounds })),
+      silverFiles: silverFiles.map(({ filePath, fileSizeBytes }) => ({ filePath, fileSizeBytes })),
+      nowMs: now(),
+    }, options);
+    return { ...emptyRefine, dlqFiles, bronzeRows, dlqRows, dlqByType: dlqRows === 0 ? {} : { [unknownError]: dlqRows } };
+  };
+
   return {
     refineBatch: (input) => asActivity(async ({ signal, report }): Promise<RefinedBatch> => {
       const dataset = datasetOf(pipeline, input.source);
       const plan = await planOf(dataset, input.intervals);
       const wanted = plan.silver.union(plan.dlq);
       const bronzeFiles = wanted.isEmpty ? [] : await filesOfOffsets(await catalog.load(dataset.bronze.name), wanted, bronzeLineage);
-      const refined = wanted.isEmpty ? emptyRefine : await refinePool.run('refine', {
+      const refined = wanted.isEmpty ? emptyRefine : input.divert !== undefined ? await divert(dataset, input, plan, bronzeFiles, { signal }) : await refinePool.run('refine', {
         source: input.source,
         batchId: `${input.source}-${input.batch}`,
         bronzeFiles: bronzeFiles.map(({ filePath, recordCount, fileSizeBytes }) => ({ filePath, recordCount, fileSizeBytes })),

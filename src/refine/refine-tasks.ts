@@ -7,6 +7,8 @@ import type { Catalog } from '../lake/table.ts';
 import { createRegistryClient } from '../schema-registry/registry-client.ts';
 import { createSchemaStore } from '../schema-registry/schema-store.ts';
 import { DecoderCache } from './decoders.ts';
+import type { DivertInput, DivertResult } from './divert.ts';
+import { divertBronze } from './divert.ts';
 import { GoldKeyCache } from './gold-key-cache.ts';
 import type { MergeGoldInput, MergeGoldResult } from './merge-gold.ts';
 import { mergeGold } from './merge-gold.ts';
@@ -31,6 +33,7 @@ export interface TaskOptions {
 /** Tasks that a thread can run: input and result are plain JSON. */
 export interface RefineTasks {
   refine: { input: RefineInput; result: RefineResult };
+  divert: { input: DivertInput; result: DivertResult };
   /** Does nothing: a thread that has done it has loaded its modules. */
   open: { input: null; result: null };
   mergeGold: { input: MergeGoldInput & { source: string }; result: MergeGoldResult };
@@ -52,6 +55,9 @@ export const createTaskRunners = ({ store, catalog, pipeline }: TaskContext, reg
   const goldKeys = new GoldKeyCache(store);
   return {
     open: () => Promise.resolve(null),
+    divert: (input, { signal }) => divertBronze({
+      store, dataset: datasetOf(pipeline, input.source), dlqTable: pipeline.dlqTable, dataLocation: (table, suffix) => catalog.dataLocation(table, suffix), signal,
+    }, input),
     mergeGold: (input, { signal, onProgress }) => mergeGold({
       store, catalog, dataset: datasetOf(pipeline, input.source), cache: goldKeys, signal, onProgress,
     }, input),

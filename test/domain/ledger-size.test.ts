@@ -72,8 +72,8 @@ test('what 500 topic partitions carry to the next run is all that is needed to g
   const { ledger: next, complete } = CheckpointLedger.restore(ledger.carry(true));
   expect(complete).toBe(true);
   const shortened = (one: CheckpointLedger) => {
-    const { failed, recent, gaps, refused, ...rest } = one.snapshot();
-    return { ...rest, failed: failed.map(({ batch, intervals, failedAtMs }) => ({ batch, intervals, failedAtMs })) };
+    const { failed, ...state } = one.snapshot();
+    return { ...state, recent: [], gaps: [], refused: [], failed: failed.map(({ batch, intervals, failedAtMs }) => ({ batch, intervals, failedAtMs })) };
   };
   expect(shortened(next)).toEqual(shortened(ledger));
 });
