@@ -6,6 +6,7 @@ import type { Dataset } from '../src/datasets/dataset.ts';
 import { unknownError } from '../src/datasets/dataset.ts';
 import { datasetOf } from '../src/datasets/pipeline.ts';
 import type { Pipeline } from '../src/datasets/pipeline.ts';
+import { TidemarkError } from '../src/domain/errors.ts';
 import { addDelay } from '../src/domain/freshness.ts';
 import type { FreshnessJson } from '../src/domain/freshness.ts';
 import { Coverage, parseTopicPartitionKey } from '../src/domain/offsets.ts';
@@ -103,6 +104,10 @@ export const createMicroBatchActivities = ({ catalog, store, pipeline, refinePoo
   const divert = async (
     dataset: Dataset, input: MicroBatchInput, plan: { silver: Coverage; dlq: Coverage }, bronzeFiles: readonly LiveFile[], options: { signal: AbortSignal },
   ): Promise<StagedRefine> => {
+    if (!plan.dlq.contains(plan.silver)) {
+      // An earlier attempt put its refused rows into the DLQ: the valid ones belong into Silver, and the DLQ takes an offset once.
+      throw new TidemarkError('BAD_INPUT', `micro-batch ${input.batch} of ${input.source}: expected offsets that the DLQ lacks, found some that only Silver lacks: it can be retried, not diverted`);
+    }
     const silverHas = plan.dlq.subtract(plan.silver);
     const silverFiles = silverHas.isEmpty ? [] : await filesOfOffsets(await catalog.load(dataset.silver.name), silverHas, lineage);
     const { dlqFiles, bronzeRows, dlqRows } = await refinePool.run('divert', {

@@ -4,7 +4,7 @@ import { Client } from '@temporalio/client';
 import { environmentHelp, loadConfig } from '../src/config/config.ts';
 import type { Config } from '../src/config/config.ts';
 import { stateQuery, streamWorkflowId } from '../src/contracts/stream.ts';
-import type { StreamState } from '../src/contracts/stream.ts';
+import type { StateQuery, StreamState } from '../src/contracts/stream.ts';
 import { ingestGapsTable } from '../src/datasets/engine-tables.ts';
 import type { Dataset } from '../src/datasets/dataset.ts';
 import type { Pipeline } from '../src/datasets/pipeline.ts';
@@ -25,6 +25,7 @@ interface TopicPartitionStatus {
   lagRecords: number | null;
   pendingFiles: number;
   unrefinedRecords: number;
+  halted: string | null;
 }
 interface SourceStatus {
   source: string;
@@ -51,7 +52,15 @@ const program = command('status', 'What each stream does: lag, next offsets, pen
 
 const stateOf = async (client: Client, source: string): Promise<{ state: StreamState | null; problem: string | null }> => {
   try {
-    return { state: await client.workflow.getHandle(streamWorkflowId(source)).query<StreamState>(stateQuery), problem: null };
+    const handle = client.workflow.getHandle(streamWorkflowId(source));
+    const state = await handle.query<StreamState>(stateQuery);
+    // A stream of many topic partitions answers in pages.
+    while (state.topicPartitionsAfter !== null) {
+      const { topicPartitions, topicPartitionsAfter } = await handle.query<StreamState, [StateQuery]>(stateQuery, { after: state.topicPartitionsAfter });
+      Object.assign(state.topicPartitions, topicPartitions);
+      state.topicPartitionsAfter = topicPartitionsAfter;
+    }
+    return { state, problem: null };
   } catch (error) {
     return { state: null, problem: error instanceof Error ? error.message : String(error) };
   }
@@ -91,6 +100,7 @@ const sourceStatus = async (config: Config, pipeline: Pipeline, lake: Lake, clie
         lagRecords: bounds ? Number(bounds.high - (next === null ? bounds.low : BigInt(next))) : null,
         pendingFiles: known?.pendingFiles ?? 0,
         unrefinedRecords: Number(unrefined.of(key).size),
+        halted: known?.halted ?? null,
       };
     }),
     rows: {
@@ -99,7 +109,7 @@ const sourceStatus = async (config: Config, pipeline: Pipeline, lake: Lake, clie
       dlq: Object.values(dlqByType).reduce((sum, count) => sum + count, 0),
     },
     dlqByType,
-    microBatches: { running: state?.running.length ?? 0, failed: state?.failed ?? [], recent: state?.recent ?? [] },
+    microBatches: { running: state?.runningTotal ?? 0, failed: state?.failed ?? [], recent: state?.recent ?? [] },
     gaps: state?.gaps ?? [],
     freshnessMs: { p50: freshnessQuantile(state?.totals.freshness ?? {}, 0.5), p99: freshnessQuantile(state?.totals.freshness ?? {}, 0.99) },
   };
@@ -139,7 +149,8 @@ const printed = ({ sources, gold }: Status): string => {
         '',
       );
     }
-    for (const { batch, cause } of microBatches.failed) lines.push(`micro-batch ${batch} FAILED: ${cause}`);
+    for (const { batch, records, cause } of microBatches.failed) lines.push(`micro-batch ${batch} FAILED, ${records.toLocaleString('en')} records wait for npm run retry-batch: ${cause}`);
+    for (const { topicPartition, halted } of source.topicPartitions) if (halted !== null) lines.push(`HALTED ${topicPartition}: ${halted}`);
     for (const gap of source.gaps) lines.push(`GAP ${gap.topicPartition} [${gap.startOffset}, ${gap.endOffset}): the broker no longer had these records`);
     const types = Object.entries(source.dlqByType).sort(([, a], [, b]) => b - a);
     if (types.length > 0) lines.push(table(['DLQ error type', 'rows'], types), '');

@@ -8,7 +8,7 @@ import { CheckpointLedger } from '../src/domain/ledger.ts';
 import type { LedgerBatch } from '../src/domain/ledger.ts';
 import { firstWithin, payloadBytesMax } from '../src/domain/payload.ts';
 import {
-  claimUpdate, divertBatchSignal, historyEventsMax, ledgerQuery, pauseSignal, reportSignal, resumeSignal, retryBatchSignal, stateQuery,
+  claimUpdate, divertBatchSignal, historyEventsMaxDefault, ledgerQuery, pauseSignal, reportSignal, resumeSignal, retryBatchSignal, stateQuery,
   topicPartitionsAtOnceMax,
 } from '../src/contracts/stream.ts';
 import type {
@@ -193,7 +193,7 @@ export async function streamWorkflow(input: StreamWorkflowInput): Promise<void> 
     return running === 0 || (running < limits.runningMax && (ledger.againCount > 0 || ledger.openRecords >= limits.batchRecordsMax / 2));
   };
   const wantsCommit = (): boolean => !committing && limits !== null && (ledger.pendingCount > 0 || ledger.pendingGaps().length > 0);
-  const historyFull = (): boolean => workflowInfo().continueAsNewSuggested || workflowInfo().historyLength > (limits?.historyEventsMax ?? historyEventsMax);
+  const historyFull = (): boolean => workflowInfo().continueAsNewSuggested || workflowInfo().historyLength > (limits?.historyEventsMax ?? historyEventsMaxDefault);
 
   let failure: unknown;
   const inBackground = (work: Promise<void>): void => {

@@ -1,8 +1,10 @@
 import { Client } from '@temporalio/client';
 import { DefaultLogger, NativeConnection, Runtime, Worker } from '@temporalio/worker';
 import type { LogEntry } from '@temporalio/worker';
+import { createAuditActivities } from '../../activities/audit.ts';
 import { createMicroBatchActivities } from '../../activities/micro-batch.ts';
 import { createStreamActivities } from '../../activities/stream.ts';
+import { runAudit } from '../../src/audit/run-audit.ts';
 import type { Config } from '../../src/config/config.ts';
 import { RefinePool } from '../../src/refine/refine-pool.ts';
 import type { Logger } from '../../src/telemetry/logger.ts';
@@ -56,8 +58,9 @@ export const startTemporalWorker = async (config: Config, log: Logger): Promise<
     activities: {
       ...createStreamActivities({
         catalog, store, pipeline, temporal,
-        limits: { batchRecordsMax: config.microBatch.rowsMax, runningMax: config.microBatch.runningMax },
+        limits: { batchRecordsMax: config.microBatch.rowsMax, runningMax: config.microBatch.runningMax, historyEventsMax: config.historyEventsMax },
       }),
+      ...createAuditActivities({ audit: (input, options) => runAudit(config, input, options) }),
       ...createMicroBatchActivities({ catalog, store, pipeline, refinePool, mergePool }),
     },
     maxConcurrentActivityTaskExecutions: activitiesMax,

@@ -31,6 +31,7 @@ const environmentSchema = z.object({
   BUFFER_BUDGET_BYTES: integer(MiB, 4096 * MiB).default(96 * MiB).describe('All buffers of one streaming worker together; at the budget it pauses consumption'),
   BATCH_ROWS_MAX: integer(1, 2_000_000).default(100_000).describe('Most records in one micro-batch'),
   MICRO_BATCHES_RUNNING_MAX: integer(1, 16).default(2).describe('Most micro-batches of one source that run at once'),
+  HISTORY_EVENTS_MAX: integer(50, 4_500).default(4_000).describe('Events in the history of one run of a stream workflow before it continues as new'),
   REFINE_THREADS: integer(1, 16).default(1).describe('Worker threads of one Temporal Worker that refine; merging has one more'),
   CONSUMER_SESSION_TIMEOUT_MS: integer(1_000, 300_000).default(30_000).describe('A streaming worker that was silent for so long (killed, cut off) loses its topic partitions to the others'),
   GAP_POLICY: z.enum(['continue', 'halt']).default('continue').describe('What a streaming worker does when retention overtook it: record the gap and go on, or halt the topic partition'),
@@ -50,6 +51,7 @@ export interface Config {
   readonly pipelineUrl: string;
   readonly streaming: { readonly flushIntervalMs: number; readonly flushBytes: number; readonly flushRows: number; readonly bufferBudgetBytes: number; readonly sessionTimeoutMs: number; readonly gapPolicy: 'continue' | 'halt' };
   readonly microBatch: { readonly rowsMax: number; readonly runningMax: number; readonly threads: number };
+  readonly historyEventsMax: number;
   readonly logLevel: string;
 }
 
@@ -86,6 +88,7 @@ export const loadConfig = (env: NodeJS.ProcessEnv = process.env): Config => {
     pipelineUrl: e.TIDEMARK_PIPELINE.startsWith('file:') ? e.TIDEMARK_PIPELINE : pathToFileURL(resolve(e.TIDEMARK_PIPELINE)).href,
     streaming: { flushIntervalMs: e.FLUSH_INTERVAL_MS, flushBytes: e.FLUSH_BYTES, flushRows: e.FLUSH_ROWS, bufferBudgetBytes: e.BUFFER_BUDGET_BYTES, sessionTimeoutMs: e.CONSUMER_SESSION_TIMEOUT_MS, gapPolicy: e.GAP_POLICY },
     microBatch: { rowsMax: e.BATCH_ROWS_MAX, runningMax: e.MICRO_BATCHES_RUNNING_MAX, threads: e.REFINE_THREADS },
+    historyEventsMax: e.HISTORY_EVENTS_MAX,
     logLevel: e.LOG_LEVEL,
   });
 };
@@ -120,6 +123,7 @@ export const configToEnvironment = (config: Config): Record<string, string> => (
   GAP_POLICY: config.streaming.gapPolicy,
   BATCH_ROWS_MAX: String(config.microBatch.rowsMax),
   MICRO_BATCHES_RUNNING_MAX: String(config.microBatch.runningMax),
+  HISTORY_EVENTS_MAX: String(config.historyEventsMax),
   REFINE_THREADS: String(config.microBatch.threads),
   LOG_LEVEL: config.logLevel,
 });

@@ -150,8 +150,8 @@ export interface StreamLimits {
   batchRecordsMax: number;
   /** Most micro-batches that run at once. */
   runningMax: number;
-  /** Events of one run before it continues as new; absent: {@link historyEventsMax}. */
-  historyEventsMax?: number;
+  /** Events in one run's history before it continues as new, where the server does not suggest it earlier. */
+  historyEventsMax: number;
 }
 
 /** Workflow input. Only continue-as-new passes the ledger on; a first run rebuilds it from the lake. */
@@ -160,5 +160,5 @@ export interface StreamWorkflowInput {
   carried?: { ledger: CarriedLedger; limits: StreamLimits; paused: boolean };
 }
 
-/** Events in one run's history before it continues as new, where the server does not suggest it earlier. */
-export const historyEventsMax = 4_000;
+/** For a run that has not seen its limits yet. */
+export const historyEventsMaxDefault = 4_000;

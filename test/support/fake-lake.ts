@@ -1,6 +1,7 @@
 import { ApplicationFailure } from '@temporalio/common';
 import { lakePage } from '../../activities/stream.ts';
 import type { BronzeCommit, MicroBatchActivities, MicroBatchOutcome, StreamActivities, StreamStart } from '../../src/contracts/micro-batch.ts';
+import { historyEventsMaxDefault } from '../../src/contracts/stream.ts';
 import type { StreamLimits } from '../../src/contracts/stream.ts';
 import { Coverage, IntervalSet } from '../../src/domain/offsets.ts';
 
@@ -29,8 +30,8 @@ export class FakeLake {
   private batchMax = 0;
   private waiting: (() => void)[] = [];
 
-  constructor(limits: StreamLimits = { batchRecordsMax: 1_000, runningMax: 2 }) {
-    this.limits = limits;
+  constructor(limits: Partial<StreamLimits> = {}) {
+    this.limits = { batchRecordsMax: 1_000, runningMax: 2, historyEventsMax: historyEventsMaxDefault, ...limits };
   }
 
   /** Resolves when the condition holds; looked at after each activity. */
