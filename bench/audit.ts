@@ -25,7 +25,7 @@ import pipeline from './audit-pipeline.ts';
 const { values: args } = parseArgs({
   options: {
     json: { type: 'boolean', default: false }, rows: { type: 'string', default: '5000000' }, hours: { type: 'string', default: '24' },
-    memory: { type: 'string', default: '160' }, 'keys-only': { type: 'boolean', default: false },
+    memory: { type: 'string', default: '128' }, 'keys-only': { type: 'boolean', default: false },
   },
 });
 const bucket = 'bench-audit';

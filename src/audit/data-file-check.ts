@@ -22,14 +22,14 @@ import type { LiveFile } from '../lake/table.ts';
 //   page without a CRC that still decompresses, unless it changes a key column;
 // - a size, a row count or bounds that differ from what the manifest says, always.
 
-/** Larger files are read in pieces. */
-const wholeFileBytesMax = 32 * 1024 * 1024;
+/** Larger files are hashed in pieces, and their key columns are read apart: whole bodies would be most of the audit's memory. */
+const wholeFileBytesMax = 4 * 1024 * 1024;
 /** Files that are fetched ahead of the one that is decoded, together. */
-const aheadBytesMax = 8 * 1024 * 1024;
+const aheadBytesMax = 6 * 1024 * 1024;
 const aheadFilesMax = 3;
 /** Files up to this size are read in one request also when only some columns are wanted. */
 const smallFileBytesMax = 1024 * 1024;
-const pieceBytes = 8 * 1024 * 1024;
+const pieceBytes = 2 * 1024 * 1024;
 /** Object metadata that holds the SHA-256 of the object, hex. */
 const sha256Metadata = 'sha256';
 
@@ -85,6 +85,12 @@ export const fetchFile = async (store: ObjectStore, file: LiveFile, verification
 
 const md5Pattern = /^"?([0-9a-f]{32})"?$/;
 
+/** Whether the object's ETag is the MD5 of its content: stores that encrypt, or take uploads in parts, have other ETags. */
+export const hasMd5Etag = async (store: ObjectStore, location: string): Promise<boolean> => {
+  const { body, etag } = await store.get(store.keyOf(location));
+  return md5Pattern.exec(etag)?.[1] === hash('md5', body, 'hex');
+};
+
 interface ContentCheck {
   proof: ContentProof;
   differsFromMd5: boolean;
@@ -108,8 +114,16 @@ const verifyInPieces = async (store: ObjectStore, file: LiveFile, signal?: Abort
   const algorithm = metadata[sha256Metadata] === undefined ? 'md5' : 'sha256';
   if (algorithm === 'md5' && !md5Pattern.test(etag)) return { proof: 'none', differsFromMd5: false, damage: [] };
   const running: Hash = createHash(algorithm);
+  const fetchPiece = (at: number): Promise<Uint8Array> => {
+    const piece = store.getRange(key, at, Math.min(file.fileSizeBytes, at + pieceBytes), signal ? { signal } : {});
+    piece.catch(() => {});
+    return piece;
+  };
+  let next = fetchPiece(0);
   for (let at = 0; at < file.fileSizeBytes; at += pieceBytes) {
-    running.update(await store.getRange(key, at, Math.min(file.fileSizeBytes, at + pieceBytes), signal ? { signal } : {}));
+    const piece = await next;
+    if (at + pieceBytes < file.fileSizeBytes) next = fetchPiece(at + pieceBytes);
+    running.update(piece);
   }
   const digest = running.digest('hex');
   return compareDigest(etag, metadata, () => digest);

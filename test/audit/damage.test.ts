@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { crc32 } from 'node:zlib';
 import * as fc from 'fast-check';
 import type { ColumnMetaData } from 'hyparquet';
@@ -80,6 +81,25 @@ test('a page that differs from its CRC is found, and one that agrees is not', ()
   const changed = Buffer.from(page);
   changed[3]! ^= 1;
   expect(() => verifyPages('value', chunkOf(changed), metadata)).toThrow('column value: a page differs from its CRC');
+});
+
+test('a file that is too large to be held whole is compared piece by piece', async () => {
+  const lake = await createSmallLake();
+  const rows = plainReadings('north', 0, 0, 60);
+  const file = await lake.writeFile(bronze, rows.map((row) => ({ ...lake.rows.bronzeRow(row), raw_bytes: randomBytes(100_000) })), { ingestion_timestamp: 20_370 });
+  expect(file.fileSizeBytes).toBeGreaterThan(5_000_000);
+  await lake.append(bronze.name, [file], coverageOfReadings(rows));
+  const key = lake.store.keyOf(file.filePath);
+  const { get } = lake.store;
+  lake.store.get = (asked, options) => { if (asked === key) throw new Error('held whole'); return get(asked, options); };
+  const healthy = await lake.audit();
+  expect(healthy.findings).toEqual([]);
+  expect(healthy.tables.find(({ table }) => table === bronze.name)!.checksummedFiles).toBe(1);
+  for (const at of [5, 2_500_000, file.fileSizeBytes - 5_000]) {
+    flip(lake.store, key, at, 3);
+    expect((await lake.audit()).findings.some(({ promise, detail }) => promise === 'files-intact' && detail.includes(file.filePath))).toBe(true);
+    flip(lake.store, key, at, 3);
+  }
 });
 
 test('a file that was cut short or replaced by rubbish is found', async () => {
