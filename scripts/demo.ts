@@ -133,6 +133,8 @@ await runCommand<Options>(program, async (options) => {
     });
   });
   if (options.keeper) await rm(keptFile(), { force: true });
+  // Logs matter when something went wrong; unreadable frames are kept for whoever fed real ones in.
+  if (code === exitOk && !options.keep && demo.source.kind === 'simulator') await rm(folder, { recursive: true, force: true });
   return code;
 });
 
