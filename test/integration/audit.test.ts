@@ -99,7 +99,7 @@ test('a source without rows is found by what the broker holds', async () => {
   }
   const report = await runAudit(config, { sources: ['south'] });
   expect(report.findings).toContainEqual(expect.objectContaining({ promise: 'source-has-rows', subject: 'south', topic: topicOf('south') }));
-});
+}, 120_000);
 
 test('the Workflow gives the same verdict as the script, and shows it in its details', async () => {
   const { lake, config, store } = await createRealLake();
@@ -127,7 +127,7 @@ test('the Workflow gives the same verdict as the script, and shows it in its det
     await connection.close();
     await clientConnection.close();
   }
-});
+}, 120_000);
 
 test('an audit that is aborted ends at once, and its thread with it', async () => {
   const { config } = await createRealLake();
