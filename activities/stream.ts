@@ -10,6 +10,8 @@ import { ingestGapsTable } from '../src/datasets/engine-tables.ts';
 import { datasetOf } from '../src/datasets/pipeline.ts';
 import type { Pipeline } from '../src/datasets/pipeline.ts';
 import { isTidemarkError } from '../src/domain/errors.ts';
+import { failureCause } from '../src/domain/failure-cause.ts';
+import { causeCharsMax } from '../src/domain/ledger.ts';
 import type { LakeState } from '../src/domain/ledger.ts';
 import { Coverage, IntervalSet, parseTopicPartitionKey } from '../src/domain/offsets.ts';
 import type { Interval } from '../src/domain/offsets.ts';
@@ -182,11 +184,10 @@ export const createStreamActivities = ({ catalog, store, pipeline, limits, tempo
       } catch (error) {
         if (error instanceof WorkflowNotFoundError) return { status: 'lost', cause: 'no such Workflow Execution' };
         if (!(error instanceof WorkflowFailedError)) throw error;
-        let cause: Error = error;
-        while (cause.cause instanceof Error) cause = cause.cause;
-        return cause.name === 'TerminatedFailure' || cause.name === 'CancelledFailure'
+        const { cause } = error;
+        return cause?.name === 'TerminatedFailure' || cause?.name === 'CancelledFailure'
           ? { status: 'lost', cause: cause.message }
-          : { status: 'failed', cause: cause.message };
+          : { status: 'failed', cause: failureCause(error).slice(0, causeCharsMax) };
       }
     }, untilItWorks),
   };

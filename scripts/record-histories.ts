@@ -5,7 +5,6 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import type { Client } from '@temporalio/client';
-import { historyToJSON } from '@temporalio/common/lib/proto-utils.js';
 import { loadGeneratedTrades } from '../src/capture/load-generated.ts';
 import { auditWorkflowId, auditWorkflowType } from '../src/contracts/audit.ts';
 import { microBatchWorkflowId } from '../src/contracts/micro-batch.ts';
@@ -15,6 +14,7 @@ import { TidemarkError } from '../src/domain/errors.ts';
 import { startStack } from '../src/stack/index.ts';
 import { startPipelineOn } from '../test/support/pipeline-processes.ts';
 import { ProgressLine, command, exitOk, runCommand, stopSignal } from './cli.ts';
+import { historyToJson } from './wire/history-json.ts';
 
 const folderDefault = fileURLToPath(new URL('../test/histories', import.meta.url));
 
@@ -109,7 +109,7 @@ await runCommand<{ folder: string; json?: boolean }>(program, async ({ folder, j
       for (const [name, workflowId, runId] of wanted) {
         const history = await temporal.workflow.getHandle(workflowId, runId).fetchHistory();
         recorded[name] = history.events?.length ?? 0;
-        await writeFile(join(folder, `${name}.json`), `${JSON.stringify({ workflowId, history: impersonal(JSON.parse(historyToJSON(history))) })}\n`);
+        await writeFile(join(folder, `${name}.json`), `${JSON.stringify({ workflowId, history: impersonal(historyToJson(history)) })}\n`);
       }
       progress.done('Done');
       if (json) process.stdout.write(`${JSON.stringify({ recorded })}\n`);

@@ -4,6 +4,7 @@ import {
   setCurrentDetails, setHandler, startChild, upsertSearchAttributes, workflowInfo,
 } from '@temporalio/workflow';
 import { WorkflowExecutionAlreadyStartedError, defineSearchAttributeKey } from '@temporalio/common';
+import { failureCause } from '../src/domain/failure-cause.ts';
 import { CheckpointLedger } from '../src/domain/ledger.ts';
 import type { LedgerBatch } from '../src/domain/ledger.ts';
 import { firstWithin, payloadBytesMax } from '../src/domain/payload.ts';
@@ -18,7 +19,6 @@ import { microBatchWorkflowId } from '../src/contracts/micro-batch.ts';
 import type { LakeCursor, MicroBatchOutcome, StreamActivities } from '../src/contracts/micro-batch.ts';
 import { searchAttributes } from '../src/contracts/visibility.ts';
 import { microBatchWorkflow } from './micro-batch.ts';
-import { rootCause } from './failure.ts';
 import { streamDetails } from './details.ts';
 import { streamState } from './stream-state.ts';
 
@@ -178,7 +178,7 @@ export async function streamWorkflow(input: StreamWorkflowInput): Promise<void> 
         // A run whose history is gone started it: its outcome counts, and the lake tells what it leaves open.
         await attach(batch);
       } else if (error instanceof ChildWorkflowFailure || error instanceof ActivityFailure) {
-        settle(batch, { status: 'failed', cause: rootCause(error) });
+        settle(batch, { status: 'failed', cause: failureCause(error) });
       } else {
         throw error;
       }

@@ -174,7 +174,8 @@ const recentMax = 20;
 const gapsShownMax = 50;
 const refusedShownMax = 20;
 const failedMax = 200;
-const causeCharsMax = 300;
+/** Of the text that says why a micro-batch failed or a file was refused. */
+export const causeCharsMax = 300;
 /** Accepted files that wait for their table commit. What is reported past them is not accepted yet, and reported again. */
 export const pendingFilesMax = 300;
 export const pendingGapsMax = 50;
