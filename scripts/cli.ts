@@ -2,6 +2,13 @@ import { Command, CommanderError } from 'commander';
 import type { OptionValues } from 'commander';
 import { TidemarkError } from '../src/domain/errors.ts';
 
+// A reader that has seen enough (`| head`) is no failure: what it would have read is dropped.
+for (const stream of [process.stdout, process.stderr]) {
+  stream.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EPIPE') throw error;
+  });
+}
+
 export const exitOk = 0;
 export const exitFailed = 1;
 /** A bad command line or a bad configuration. */
