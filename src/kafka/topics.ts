@@ -87,6 +87,8 @@ export const deleteRecords = async (brokers: readonly string[], topic: string, b
   const admin = createKafka({ brokers, clientId: 'tidemark-admin' }).admin();
   try {
     await admin.connect();
+    // kafkajs knows the leaders only of topics that it was asked for before.
+    await admin.fetchTopicOffsets(topic);
     await admin.deleteTopicRecords({ topic, partitions: before.map(({ partition, offset }) => ({ partition, offset: String(offset) })) });
   } catch (error) {
     throw new TidemarkError('KAFKA_UNAVAILABLE', `Kafka at ${brokers.join(',')}: records of ${topic} could not be deleted: ${messageOf(error)}`, { cause: error });

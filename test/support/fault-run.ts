@@ -49,8 +49,8 @@ export interface FaultRunOptions {
   only?: readonly (KillKind | FaultKind)[];
   /** Trades a second and exchange while the faults last. */
   rate?: number;
-  /** How long all may take to be merged once everything is healed. */
-  healMsMax?: number;
+  /** Once everything is healed: how long Gold may stand still before all is merged. */
+  stallMsMax?: number;
   onProgress?: (line: string) => void;
   signal?: AbortSignal;
 }
@@ -172,7 +172,7 @@ const feed = async (running: RunningPipeline, seed: number, rate: number, stop: 
  * heals, all must be merged within the time, and the audit must find nothing.
  */
 export const runFaults = async (options: FaultRunOptions): Promise<FaultRunResult> => {
-  const { endpoints, servers, seed, kills: killsWanted, rate = 400, healMsMax = 240_000, onProgress = () => {}, signal } = options;
+  const { endpoints, servers, seed, kills: killsWanted, rate = 400, stallMsMax = 150_000, onProgress = () => {}, signal } = options;
   const startedMs = Date.now();
   const wanted = new Set<KillKind | FaultKind>(options.only ?? [...killKinds, ...faultKinds.filter((kind) => servers || !serverFaults.includes(kind))]);
   const random = createRandom(seed);
@@ -221,6 +221,7 @@ export const runFaults = async (options: FaultRunOptions): Promise<FaultRunResul
     say(`${where} (${total(kills)} kills)`);
   };
   const stopped: { feed: AbortController } = { feed: new AbortController() };
+  let feeding: ReturnType<typeof feed> | undefined;
   let healSeconds = 0;
   const closeProxies = (): Promise<unknown> => Promise.all([s3.close(), registry.close(), temporal.close()]);
   try {
@@ -231,7 +232,7 @@ export const runFaults = async (options: FaultRunOptions): Promise<FaultRunResul
       },
       beforeLife, onRestart,
     });
-    const feeding = feed(running, seed, rate, stopped.feed.signal);
+    feeding = feed(running, seed, rate, stopped.feed.signal);
     // A failure is told where it is awaited.
     feeding.catch(() => undefined);
     const { config } = running;
@@ -258,19 +259,19 @@ export const runFaults = async (options: FaultRunOptions): Promise<FaultRunResul
     const healingMs = Date.now();
     stopped.feed.abort();
     const truth = await feeding;
-    const healed = AbortSignal.timeout(healMsMax);
+    let isMerged = true;
     try {
-      await running.untilMerged(healed);
+      await running.untilMerged(stallMsMax);
     } catch (error) {
-      problems.push(`not merged ${(healMsMax / 1_000).toFixed(0)} s after the last fault: ${error instanceof Error ? error.message : String(error)}`);
-      problems.push(...await stateLines(running));
+      isMerged = false;
+      problems.push(error instanceof Error ? error.message : String(error), ...await stateLines(running));
     }
     healSeconds = (Date.now() - healingMs) / 1_000;
     say('audit');
     const report = await running.audit();
     const bounds = await fetchOffsetBounds(config.kafka.brokers, running.topics);
     const records = Object.values(bounds).reduce((sum, { low, high }) => sum + Number(high - low), 0);
-    const judged = judge(report, { ...truth, records: truth.records + bad.length }, records);
+    const judged = judge(report, { ...truth, records: truth.records + bad.length }, records, isMerged);
     problems.push(...judged.problems);
     const ok = problems.length === 0;
     const logs = ok ? null : running.folder;
@@ -283,6 +284,7 @@ export const runFaults = async (options: FaultRunOptions): Promise<FaultRunResul
   } finally {
     over = true;
     stopped.feed.abort();
+    await feeding?.catch(() => undefined);
     await running?.stop({ keepLogs: true }).catch(() => undefined);
     await closeProxies();
   }
@@ -295,7 +297,7 @@ const mergeCounts = (...all: Readonly<Record<string, number>>[]): Record<string,
 };
 
 /** The audit's verdict, and the truth of the feed beside it. */
-const judge = (audit: AuditReport, truth: { trades: number; records: number }, atBroker: number): { problems: string[]; figures: { goldRows: number; lost: number; twice: number } } => {
+const judge = (audit: AuditReport, truth: { trades: number; records: number }, atBroker: number, isMerged: boolean): { problems: string[]; figures: { goldRows: number; lost: number; twice: number } } => {
   const problems = audit.findings.slice(0, 20).map(({ promise, subject, topic, partition, startOffset, endOffset, detail }) =>
     `${promise} ${subject}${topic === null ? '' : ` ${topic}/${partition} [${startOffset}, ${endOffset})`}: ${detail}`);
   if (!audit.ok && problems.length === 0) problems.push('the audit is not ok');
@@ -303,8 +305,10 @@ const judge = (audit: AuditReport, truth: { trades: number; records: number }, a
   const goldRows = audit.gold.reduce((sum, { rows }) => sum + rows, 0);
   if (truth.records !== atBroker) problems.push(`Kafka: expected the ${truth.records} records that were acknowledged, found ${atBroker}`);
   if (bronzeRows !== atBroker) problems.push(`Bronze: expected ${atBroker} rows, found ${bronzeRows}`);
-  if (goldRows !== truth.trades) problems.push(`Gold: expected ${truth.trades} different trades, found ${goldRows}`);
-  return { problems, figures: { goldRows, lost: Math.max(0, atBroker - bronzeRows, truth.trades - goldRows), twice: Math.max(0, bronzeRows - atBroker, goldRows - truth.trades) } };
+  // What is not merged yet is late, not lost: the audit tells whether what is merged is right.
+  const missing = isMerged ? truth.trades - goldRows : 0;
+  if (isMerged && goldRows !== truth.trades) problems.push(`Gold: expected ${truth.trades} different trades, found ${goldRows}`);
+  return { problems, figures: { goldRows, lost: Math.max(0, atBroker - bronzeRows, missing), twice: Math.max(0, bronzeRows - atBroker, goldRows - truth.trades) } };
 };
 
 const stateLines = async (running: RunningPipeline): Promise<string[]> => {

@@ -44,8 +44,8 @@ export interface RunningPipeline {
   temporalWorker: ScriptProcess;
   capture(source: FrameSource): Promise<CaptureCounts>;
   withSink<T>(use: (sink: TradeSink) => Promise<T>): Promise<T>;
-  /** Waits until Gold covers every record that is at the broker now. Rejects when the signal aborts first. */
-  untilMerged(signal?: AbortSignal): Promise<void>;
+  /** Waits until Gold covers every record that is at the broker now. Rejects when Gold stands still for too long before. */
+  untilMerged(stallMsMax?: number): Promise<void>;
   state(source: string): Promise<StreamState>;
   audit(): Promise<AuditReport>;
   rows(table: string): Promise<number>;
@@ -109,14 +109,16 @@ export const startPipelineOn = async (endpoints: StackEndpoints, { environment =
   return {
     config, pipeline, lake, temporal, topics, streamingWorker, temporalWorker, withSink, state, folder, startProcess,
     capture: (source) => withSink((sink) => runCapture({ source, sink })),
-    untilMerged: async (signal) => {
+    untilMerged: async (stallMsMax = 180_000) => {
       const broker = await fetchOffsetBounds(brokers, topics);
       const wanted = Coverage.of(Object.entries(broker).map(([key, { low, high }]) => [key, IntervalSet.of({ start: low, end: high })] as const));
       const merged = async (): Promise<Coverage> => (await Promise.all(pipeline.datasets.map(async ({ gold }) => (await lake.catalog.load(gold.name)).coverage)))
         .reduce((sum, coverage) => sum.union(coverage), Coverage.empty);
-      while (!(await merged()).contains(wanted)) {
-        signal?.throwIfAborted();
-        await sleep(100);
+      let grownMs = Date.now();
+      for (let now = await merged(), before = now; !now.contains(wanted); before = now, now = await merged()) {
+        if (now.size !== before.size) grownMs = Date.now();
+        if (Date.now() - grownMs > stallMsMax) throw new Error(`Gold stood still for ${stallMsMax / 1_000} s, ${wanted.subtract(now).size} records before all was merged`);
+        await sleep(250);
       }
     },
     audit: () => auditConservation({
