@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { ApplicationFailure } from '@temporalio/common';
-import { divertBatchSignal, historyEventsMaxDefault, pauseSignal, resumeSignal, retryBatchSignal } from '../../src/contracts/stream.ts';
+import { divertBatchSignal, pauseSignal, resumeSignal, retryBatchSignal } from '../../src/contracts/stream.ts';
 import { Coverage, IntervalSet } from '../../src/domain/offsets.ts';
 import { FakeLake } from '../support/fake-lake.ts';
 import type { Environment } from './environment.ts';
@@ -65,27 +65,6 @@ test('a report of an owner that lost its claim changes nothing', async () => {
     await stream.report('worker-2', current, range(key, 0, 30));
     await stream.until(({ totals }) => totals.goldRows === 30);
     expect(lake.bronze.equals(offsets(0, 30))).toBe(true);
-  });
-});
-
-test('a table commit that fails is tried until it works, visible as a pending activity, while reports are still taken', async () => {
-  const lake = new FakeLake();
-  let broken = true;
-  lake.before = (step) => {
-    if (step === 'commitBronze' && broken) throw ApplicationFailure.create({ type: 'OBJECT_STORE_UNAVAILABLE', message: 'S3 is away' });
-  };
-  await run(lake, async (stream) => {
-    const claims = await stream.claim('worker-1', key);
-    await stream.report('worker-1', claims, range(key, 0, 100));
-    await environment.temporal.sleep('10 minutes');
-    await lake.until(() => lake.callsOf('commitBronze') > 20);
-    await stream.report('worker-1', claims, range(key, 100, 200));
-    const { raw } = await stream.handle.describe();
-    expect(raw.pendingActivities?.map(({ activityType, lastFailure }) => [activityType?.name, lastFailure?.message])).toEqual([['commitBronze', 'S3 is away']]);
-    expect(await stream.state()).toMatchObject({ pendingFilesTotal: 2, topicPartitions: { [key]: { nextOffset: '200' } } });
-    broken = false;
-    await environment.temporal.sleep('1 minute');
-    await stream.until(({ totals }) => totals.goldRows === 200);
   });
 });
 
@@ -194,62 +173,3 @@ test('continue-as-new under load loses no signal, no pause and no running micro-
     expect(state.totals.batches).toBe(new Set(lake.calls.filter(({ step }) => step === 'refineBatch').map(({ input }) => (input as { batch: number }).batch)).size);
   });
 }, 120_000);
-
-test('micro-batches that run while the stream continues as new are attached to, not started twice', async () => {
-  const lake = new FakeLake({ batchRecordsMax: 100, runningMax: 2, historyEventsMax: 40 });
-  const { open, opened } = gate();
-  lake.before = (step) => (step === 'mergeGold' ? opened : undefined);
-  await run(lake, async (stream) => {
-    const claims = await stream.claim('worker-1', key);
-    await stream.report('worker-1', claims, range(key, 0, 200));
-    await stream.until(({ runningTotal }) => runningTotal >= 1);
-    for (let i = 0; i < 15; i += 1) await stream.report('worker-1', claims, range(key, 200 + i, 201 + i));
-    await lake.until(() => lake.callsOf('awaitMicroBatch') >= 2);
-    open();
-    await environment.temporal.sleep('1 minute');
-    await stream.until(({ totals, runningTotal }) => totals.goldRows === 215 && runningTotal === 0, 60_000);
-    const numbers = lake.calls.filter(({ step }) => step === 'refineBatch').map(({ input }) => (input as { batch: number }).batch);
-    expect(new Set(numbers).size).toBe(numbers.length);
-    expect((await stream.histories()).length).toBeGreaterThanOrEqual(2);
-  });
-}, 90_000);
-
-test('a commit and a claim that the lake keeps waiting do not keep the stream from continuing as new', async () => {
-  const lake = new FakeLake({ batchRecordsMax: 100, runningMax: 2, historyEventsMax: 60 });
-  let away = false;
-  lake.before = (step) => {
-    if (away && (step === 'commitBronze' || step === 'loadLakeState')) throw ApplicationFailure.create({ type: 'OBJECT_STORE_UNAVAILABLE', message: 'S3 is away' });
-  };
-  await run(lake, async (stream) => {
-    const claims = await stream.claim('worker-1', key);
-    away = true;
-    const claim = stream.claim('worker-2', 'trades/1').then(() => 'answered', () => 'refused');
-    for (let i = 0; i < 50; i += 1) await stream.report('worker-1', claims, range(key, i, i + 1));
-    await environment.temporal.sleep('10 minutes');
-    expect((await stream.histories()).length).toBeGreaterThanOrEqual(2);
-    away = false;
-    await environment.temporal.sleep('1 minute');
-    await stream.until(({ totals }) => totals.goldRows === 50);
-    // Temporal tells the client that the run it asked is gone, or carries the claim over to the next one.
-    expect(['answered', 'refused']).toContain(await claim);
-    expect(await stream.claim('worker-2', 'trades/1')).toHaveLength(1);
-  });
-}, 90_000);
-
-test('a month of reports stays under 5,000 events in every run', async () => {
-  const lake = new FakeLake();
-  await run(lake, async (stream) => {
-    const keys = Array.from({ length: 6 }, (_, partition) => `trades/${partition}`);
-    const claims = await stream.claim('worker-1', ...keys);
-    const cycles = 120;
-    for (let cycle = 0; cycle < cycles; cycle += 1) {
-      await Promise.all(keys.map((name) => stream.report('worker-1', claims, range(name, cycle * 10, cycle * 10 + 10))));
-      await environment.temporal.sleep('6 hours');
-    }
-    await stream.until(({ totals }) => totals.goldRows === cycles * keys.length * 10);
-    const lengths = (await stream.histories()).map(({ events }) => events?.length ?? 0);
-    expect(lengths.length).toBeGreaterThanOrEqual(2);
-    expect(Math.max(...lengths)).toBeLessThan(5_000);
-    expect(Math.max(...lengths)).toBeGreaterThan(historyEventsMaxDefault);
-  });
-}, 300_000);
