@@ -127,10 +127,11 @@ export const startHttpFaultProxy = async (target: string): Promise<HttpFaultProx
 
   const serve = async (call: IncomingMessage, answer: ServerResponse): Promise<void> => {
     const fault = proxy.onRequest?.({ method: call.method!, path: decodeURIComponent(call.url!) });
-    if (fault !== undefined) {
-      const kind = typeof fault === 'number' ? 'delay' : typeof fault === 'object' ? 'held' : fault;
+    // Counted once it strikes: what is held has been taken from its client by then.
+    const count = (kind: string): void => {
       struck[kind] = (struck[kind] ?? 0) + 1;
-    }
+    };
+    if (typeof fault === 'string') count(fault);
     if (fault === 'refused') {
       call.socket.resetAndDestroy();
       return;
@@ -141,8 +142,13 @@ export const startHttpFaultProxy = async (target: string): Promise<HttpFaultProx
       answer.end('<?xml version="1.0"?><Error><Code>InsufficientStorage</Code><Message>injected fault: no space left on device</Message></Error>');
       return;
     }
-    if (typeof fault === 'number') await sleep(fault);
-    else if (typeof fault === 'object') await fault.until;
+    if (typeof fault === 'number') {
+      count('delay');
+      await sleep(fault);
+    } else if (typeof fault === 'object') {
+      count('held');
+      await fault.until;
+    }
     await pass(call, answer, body, fault);
   };
 
