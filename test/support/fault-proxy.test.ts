@@ -9,10 +9,15 @@ import type { HttpFault, HttpFaultProxy } from './fault-proxy.ts';
 /** What the server behind the proxies has seen of each request: the bytes of its body, or that it broke off. */
 const seen: (number | 'broken')[] = [];
 const server = http.createServer((request, response) => {
-  buffer(request).then((body) => {
-    seen.push(body.length);
-    response.end(`stored ${body.length}`);
-  }, () => seen.push('broken'));
+  void (async () => {
+    try {
+      const { length } = await buffer(request);
+      seen.push(length);
+      response.end(`stored ${length}`);
+    } catch {
+      seen.push('broken');
+    }
+  })();
 });
 let target: string;
 let proxy: HttpFaultProxy;
