@@ -26,7 +26,7 @@ import { streamState } from './stream-state.ts';
 const commitBytesMax = payloadBytesMax * 3 / 8;
 const gapsBytesMax = payloadBytesMax / 2;
 /** How long a run that continues as new waits for the commit, and for claims, that are under way. */
-const drainTimeout = '30 seconds';
+const drainTimeout = '10 seconds';
 
 const { loadLakeState, commitBronze, recordGaps, awaitMicroBatch } = proxyActivities<StreamActivities>({
   startToCloseTimeout: '5 minutes',

@@ -86,7 +86,7 @@ export class FakeLake {
       recordGaps: ({ gaps }) => this.step('recordGaps', {}, () => ({ status: this.append('gaps', of(gaps)), ...published })),
       awaitMicroBatch: ({ batch }) => this.step('awaitMicroBatch', { batch }, (): MicroBatchOutcome => {
         const outcome = this.outcomes.get(batch);
-        if (!outcome) throw ApplicationFailure.create({ type: 'MICRO_BATCH_RUNNING', message: 'running' });
+        if (!outcome) throw ApplicationFailure.create({ type: 'MICRO_BATCH_RUNNING', message: 'running', nextRetryDelay: 20 });
         return outcome;
       }),
       refineBatch: (input) => this.step('refineBatch', input, () => {

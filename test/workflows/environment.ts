@@ -3,12 +3,11 @@ import { TestWorkflowEnvironment } from '@temporalio/testing';
 import { DefaultLogger, Runtime, Worker } from '@temporalio/worker';
 import type { WorkflowHandle } from '@temporalio/client';
 import { loadWorkflowBundle } from '../../scripts/wire/workflow-bundle.ts';
-import { microBatchWorkflowType } from '../../src/contracts/micro-batch.ts';
+import { microBatchWorkflowId, microBatchWorkflowType } from '../../src/contracts/micro-batch.ts';
 import type { MicroBatchInput, MicroBatchResult } from '../../src/contracts/micro-batch.ts';
 import { claimUpdate, ledgerQuery, reportSignal, stateQuery, streamWorkflowId, streamWorkflowType } from '../../src/contracts/stream.ts';
 import type { CheckpointRange, CheckpointReport, Claim, ClaimReply, ClaimRequest, LedgerView, StateQuery, StreamState } from '../../src/contracts/stream.ts';
 import { searchAttributes } from '../../src/contracts/visibility.ts';
-import { jsonBytes } from '../../src/domain/payload.ts';
 import { installTimeSkippingServer } from '../../src/stack/time-skipping-server.ts';
 import type { FakeLake } from '../support/fake-lake.ts';
 
@@ -115,8 +114,8 @@ export class StreamUnderTest {
     return found;
   }
 
-  get microBatches() {
-    return { workflowType: microBatchWorkflowType, client: this.environment.temporal.client };
+  async microBatchHistory(batch: number): Promise<History> {
+    return this.environment.temporal.client.workflow.getHandle(microBatchWorkflowId(this.source, batch)).fetchHistory();
   }
 }
 type History = Awaited<ReturnType<WorkflowHandle['fetchHistory']>>;
@@ -137,4 +136,3 @@ export const largestPayloadBytes = (value: unknown): number => {
   if (ArrayBuffer.isView(value)) return 0;
   return Object.values(value).reduce<number>((most, inner) => Math.max(most, largestPayloadBytes(inner)), 0);
 };
-export { jsonBytes };
