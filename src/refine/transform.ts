@@ -14,7 +14,10 @@ import { rowColumn } from './row-columns.ts';
 // The one transform path: Bronze rows, the rules, and the resolutions of those offsets give Silver rows and DLQ rows.
 // Pure and synchronous: micro-batch, backfill and DLQ replay differ in what they give it, not in what it does.
 
-/** What a DLQ replay decided about an offset: other bytes, another schema id, or both. */
+/** Reason, under `unknown_error`, of a record that today's rules accept and that an operator purged: it stays out of Silver. */
+export const purgedReason = 'purged_by_operator';
+
+/** What a DLQ replay decided about an offset: other bytes, another schema id, or both; or that it is never to be refined. */
 export interface Resolution {
   topic: string;
   partition: number;
@@ -24,6 +27,8 @@ export interface Resolution {
   replacement?: string;
   /** Decodes the body in place of the id that the bytes name. */
   schemaId?: number;
+  /** The record goes to the DLQ whatever the rules say of it. */
+  purged?: true;
 }
 
 /** How to decode a schema id, or why it cannot be. */
@@ -270,6 +275,10 @@ export class BronzeTransform {
         }
       }
 
+      if (reason === undefined && resolution?.purged) {
+        type = unknownError;
+        reason = purgedReason;
+      }
       if (reason === undefined && row) {
         const refused = this.appendSilver(row, toSilver, schemaId!, topic, partition, i, offsetWords, ingested, kafkaWords);
         if (refused === undefined) continue;
