@@ -2,12 +2,6 @@ import { defineConfig } from 'vitest/config';
 
 const realServers = ['test/integration/**/*.test.ts', 'test/faults/**/*.test.ts', 'test/workflows/integration/**/*.test.ts'];
 
-/**
- * Tests of the stream Workflow against the time-skipping server, which now and then stops answering for minutes on a machine
- * under load. Until that is understood they run by hand: TIDEMARK_TIME_SKIPPING=1 npx vitest run test/workflows
- */
-const timeSkipping = process.env['TIDEMARK_TIME_SKIPPING'] === '1' ? [] : ['test/workflows/stream.test.ts', 'test/workflows/stream-month.test.ts', 'test/workflows/payload.test.ts'];
-
 export default defineConfig({
   test: {
     pool: 'forks',
@@ -18,7 +12,7 @@ export default defineConfig({
           name: 'unit',
           pool: 'forks',
           include: ['test/**/*.test.ts'],
-          exclude: [...realServers, ...timeSkipping],
+          exclude: realServers,
           testTimeout: 30_000,
           hookTimeout: 30_000,
         },

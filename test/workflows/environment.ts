@@ -26,7 +26,16 @@ const startServer = async (path: string, attemptsLeft = 5): Promise<TestWorkflow
   }
 };
 
-/** Temporal's time-skipping server, with the bundle that a Temporal Worker runs. */
+/** A real Temporal server, which has our search attributes already, with the bundle that a Temporal Worker runs. */
+export const connectEnvironment = async (address: string): Promise<Environment> => {
+  Runtime.install({ logger: new DefaultLogger('ERROR', () => {}), shutdownSignals: [] });
+  return { temporal: await TestWorkflowEnvironment.createFromExistingServer({ address }), bundle: await loadWorkflowBundle() };
+};
+
+/**
+ * Temporal's time-skipping server, with the same bundle: for what takes hours. Only Workflows that end by themselves: a Workflow that
+ * continues as new while Signals come in can wait on it for minutes until its next task is handed out.
+ */
 export const startEnvironment = async (): Promise<Environment> => {
   Runtime.install({ logger: new DefaultLogger('ERROR', () => {}), shutdownSignals: [] });
   const temporal = await startServer(await installTimeSkippingServer());

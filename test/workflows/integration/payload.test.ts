@@ -1,15 +1,15 @@
-import { afterAll, beforeAll, expect, test } from 'vitest';
-import type { Claim } from '../../src/contracts/stream.ts';
-import { topicPartitionsAtOnceMax } from '../../src/contracts/stream.ts';
-import { jsonBytes, payloadBytesMax } from '../../src/domain/payload.ts';
-import { CheckpointOutbox } from '../../src/streaming/checkpoint-outbox.ts';
-import { FakeLake } from '../support/fake-lake.ts';
-import type { Environment } from './environment.ts';
-import { StreamUnderTest, largestPayloadBytes, range, startEnvironment } from './environment.ts';
+import { afterAll, beforeAll, expect, inject, test } from 'vitest';
+import type { Claim } from '../../../src/contracts/stream.ts';
+import { topicPartitionsAtOnceMax } from '../../../src/contracts/stream.ts';
+import { jsonBytes, payloadBytesMax } from '../../../src/domain/payload.ts';
+import { CheckpointOutbox } from '../../../src/streaming/checkpoint-outbox.ts';
+import { FakeLake } from '../../support/fake-lake.ts';
+import type { Environment } from '../environment.ts';
+import { StreamUnderTest, connectEnvironment, largestPayloadBytes, range } from '../environment.ts';
 
 let environment: Environment;
 beforeAll(async () => {
-  environment = await startEnvironment();
+  environment = await connectEnvironment(inject('stack').temporal.address);
 }, 180_000);
 afterAll(() => environment.temporal.teardown());
 
