@@ -20,6 +20,7 @@ import { ensureTopics } from '../src/kafka/topics.ts';
 import { createRegistryClient } from '../src/schema-registry/registry-client.ts';
 import { createLogger } from '../src/telemetry/logger.ts';
 import { ProgressLine, command, exitOk, runCommand, stopSignal, table, thousands } from './cli.ts';
+import { startTelemetry } from './wire/telemetry.ts';
 
 interface Options {
   exchange?: string;
@@ -161,13 +162,14 @@ await runCommand<Options>(program, async (options) => {
   const log = createLogger('capture', config.logLevel);
   const signal = stopSignal();
   const { brokers, topicPrefix } = config.kafka;
+  const telemetry = await startTelemetry(config, log);
   const { source, simulator } = await openSource(options);
   try {
     await ensureTopics(brokers, (['binance', 'kraken'] as const).map((exchange) => ({ topic: rawTopicOf(exchange, topicPrefix).topic, partitions: options.partitions })));
     const producer = await createRecordProducer({ brokers, onLog: (level, message, fields) => log[level](fields, message) });
     try {
       const sink = createKafkaTradeSink({ producer, registry: createRegistryClient({ url: config.schemaRegistry.url }), topicPrefix });
-      if (options.json) process.stdout.write(`${JSON.stringify({ event: 'ready', pid: process.pid, source: source.name })}\n`);
+      if (options.json) process.stdout.write(`${JSON.stringify({ event: 'ready', pid: process.pid, source: source.name, http: telemetry.http?.url ?? null })}\n`);
       const progress = new ProgressLine();
       const counts = await runCapture({
         source, sink, signal,
@@ -189,5 +191,6 @@ await runCommand<Options>(program, async (options) => {
     }
   } finally {
     await simulator?.stop();
+    await telemetry.close();
   }
 });

@@ -16,6 +16,7 @@ import { ProgressLine, command, exitFailed, exitOk, megabytes, runCommand, stopS
 import { openLake } from './wire/lake.ts';
 import type { Lake } from './wire/lake.ts';
 import { loadPipeline } from './wire/pipeline.ts';
+import { startTelemetry } from './wire/telemetry.ts';
 
 interface Options { source?: string[]; json?: boolean }
 
@@ -38,8 +39,12 @@ await runCommand<Options>(program, async ({ source: names, json }) => {
     }
     return datasetOf(pipeline, name);
   });
+  const telemetry = await startTelemetry(config, log);
   const lake = await openLakeWhenThere(config, pipeline, log, stop);
-  if (lake === null) return exitOk;
+  if (lake === null) {
+    await telemetry.close();
+    return exitOk;
+  }
   const connection = Connection.lazy({ address: config.temporal.address });
   const { topicPrefix } = config.kafka;
   const { flushIntervalMs, flushBytes, flushRows, bufferBudgetBytes, sessionTimeoutMs, gapPolicy } = config.streaming;
@@ -55,8 +60,8 @@ await runCommand<Options>(program, async ({ source: names, json }) => {
     gapPolicy,
   });
   const sources = datasets.map(({ source }) => source);
-  if (json) process.stdout.write(`${JSON.stringify({ event: 'ready', pid: process.pid, sources })}\n`);
-  else process.stdout.write(`Streaming worker ready: ${sources.join(', ')}. Ctrl-C stops it.\n`);
+  if (json) process.stdout.write(`${JSON.stringify({ event: 'ready', pid: process.pid, sources, http: telemetry.http?.url ?? null })}\n`);
+  else process.stdout.write(`Streaming worker ready: ${sources.join(', ')}${telemetry.http ? `, metrics ${telemetry.http.url}/metrics` : ''}. Ctrl-C stops it.\n`);
 
   const progress = new ProgressLine();
   let before = { atMs: Date.now(), records: 0 };
@@ -79,6 +84,7 @@ await runCommand<Options>(program, async ({ source: names, json }) => {
   const final = worker.state();
   lake.store.close();
   await connection.close();
+  await telemetry.close();
   const maxRssBytes = process.resourceUsage().maxRSS * 1024;
   if (json) {
     process.stdout.write(`${JSON.stringify({ event: 'stopped', ...final.totals, budgetPeakBytes: final.budget.peakBytes, maxRssBytes })}\n`);

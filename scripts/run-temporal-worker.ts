@@ -3,6 +3,7 @@ import '../src/config/require-node.ts';
 import { environmentHelp, loadConfig } from '../src/config/config.ts';
 import { createLogger } from '../src/telemetry/logger.ts';
 import { command, exitFailed, exitOk, runCommand, stopSignal } from './cli.ts';
+import { startTelemetry } from './wire/telemetry.ts';
 import { startTemporalWorker } from './wire/temporal-worker.ts';
 
 const program = command('run-temporal-worker', 'Run a Temporal Worker: the Workflows of every stream, and the activities that refine, publish and merge')
@@ -13,10 +14,11 @@ await runCommand<{ json?: boolean }>(program, async ({ json }) => {
   const config = loadConfig();
   const log = createLogger('temporal-worker', config.logLevel);
   const stop = stopSignal();
-  const worker = await startTemporalWorker(config, log);
+  const telemetry = await startTelemetry(config, log);
+  const worker = await startTemporalWorker(config, log, telemetry);
   const { taskQueue, namespace, uiUrl } = config.temporal;
-  if (json) process.stdout.write(`${JSON.stringify({ event: 'ready', pid: process.pid, taskQueue, namespace })}\n`);
-  else process.stdout.write(`Temporal Worker ready: task queue ${taskQueue}, namespace ${namespace}${uiUrl ? `, Web UI ${uiUrl}` : ''}. Ctrl-C stops it.\n`);
+  if (json) process.stdout.write(`${JSON.stringify({ event: 'ready', pid: process.pid, taskQueue, namespace, http: telemetry.http?.url ?? null })}\n`);
+  else process.stdout.write(`Temporal Worker ready: task queue ${taskQueue}, namespace ${namespace}${uiUrl ? `, Web UI ${uiUrl}` : ''}${telemetry.http ? `, metrics ${telemetry.http.url}/metrics` : ''}. Ctrl-C stops it.\n`);
   stop.addEventListener('abort', () => void worker.stop().catch(() => {}), { once: true });
   let code = exitOk;
   try {
@@ -25,6 +27,7 @@ await runCommand<{ json?: boolean }>(program, async ({ json }) => {
     log.error({ err: error }, 'the Temporal Worker failed');
     code = exitFailed;
   }
+  await telemetry.close();
   if (json) process.stdout.write(`${JSON.stringify({ event: 'stopped', maxRssBytes: process.resourceUsage().maxRSS * 1024 })}\n`);
   return code;
 });

@@ -10,6 +10,7 @@ import { RefinePool } from '../../src/refine/refine-pool.ts';
 import type { Logger } from '../../src/telemetry/logger.ts';
 import { openLake } from './lake.ts';
 import { loadPipeline } from './pipeline.ts';
+import type { Telemetry } from './telemetry.ts';
 import { connectTemporal, prepareNamespace } from './temporal.ts';
 import { loadWorkflowBundle } from './workflow-bundle.ts';
 
@@ -35,7 +36,7 @@ export interface RunningTemporalWorker {
 let runtimeInstalled = false;
 
 /** Starts a Temporal Worker with all Workflows and activities of the pipeline. Resolves once it polls its task queue. */
-export const startTemporalWorker = async (config: Config, log: Logger): Promise<RunningTemporalWorker> => {
+export const startTemporalWorker = async (config: Config, log: Logger, telemetry?: Telemetry): Promise<RunningTemporalWorker> => {
   if (!runtimeInstalled) {
     // The Runtime is one for each process; its Rust core must stay silent on stdout, which belongs to the scripts' results.
     Runtime.install({ logger: toPino(log), shutdownSignals: [] });
@@ -73,6 +74,7 @@ export const startTemporalWorker = async (config: Config, log: Logger): Promise<
     shutdownGraceTime: '5 seconds',
     shutdownForceTime: '20 seconds',
   });
+  telemetry?.setReadiness(() => ({ ready: worker.getState() === 'RUNNING', worker: worker.getState() }));
   const done = worker.run().finally(async () => {
     await Promise.all([refinePool.close(), mergePool.close()]);
     await connection.close();

@@ -35,6 +35,8 @@ const environmentSchema = z.object({
   REFINE_THREADS: integer(1, 16).default(1).describe('Worker threads of one Temporal Worker that refine; merging has one more'),
   CONSUMER_SESSION_TIMEOUT_MS: integer(1_000, 300_000).default(30_000).describe('A streaming worker that was silent for so long (killed, cut off) loses its topic partitions to the others'),
   GAP_POLICY: z.enum(['continue', 'halt']).default('continue').describe('What a streaming worker does when retention overtook it: record the gap and go on, or halt the topic partition'),
+  METRICS_PORT: integer(0, 65_535).optional().describe('Port of /metrics, /healthz, /readyz and, in the Temporal Worker, the operator\'s page; 0: any free port, printed at start; unset: none is opened'),
+  METRICS_HOST: z.string().min(1).default('127.0.0.1').describe('Address that METRICS_PORT is bound to; anything else than localhost opens it to the network'),
   LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'silent']).default('info').describe('Least severe level that is logged'),
 }).superRefine((env, context) => {
   if (env.FLUSH_BYTES > env.BUFFER_BUDGET_BYTES) {
@@ -52,6 +54,8 @@ export interface Config {
   readonly streaming: { readonly flushIntervalMs: number; readonly flushBytes: number; readonly flushRows: number; readonly bufferBudgetBytes: number; readonly sessionTimeoutMs: number; readonly gapPolicy: 'continue' | 'halt' };
   readonly microBatch: { readonly rowsMax: number; readonly runningMax: number; readonly threads: number };
   readonly historyEventsMax: number;
+  /** Port null: no HTTP server. */
+  readonly metrics: { readonly port: number | null; readonly host: string };
   readonly logLevel: string;
 }
 
@@ -89,6 +93,7 @@ export const loadConfig = (env: NodeJS.ProcessEnv = process.env): Config => {
     streaming: { flushIntervalMs: e.FLUSH_INTERVAL_MS, flushBytes: e.FLUSH_BYTES, flushRows: e.FLUSH_ROWS, bufferBudgetBytes: e.BUFFER_BUDGET_BYTES, sessionTimeoutMs: e.CONSUMER_SESSION_TIMEOUT_MS, gapPolicy: e.GAP_POLICY },
     microBatch: { rowsMax: e.BATCH_ROWS_MAX, runningMax: e.MICRO_BATCHES_RUNNING_MAX, threads: e.REFINE_THREADS },
     historyEventsMax: e.HISTORY_EVENTS_MAX,
+    metrics: { port: e.METRICS_PORT ?? null, host: e.METRICS_HOST },
     logLevel: e.LOG_LEVEL,
   });
 };
@@ -125,5 +130,7 @@ export const configToEnvironment = (config: Config): Record<string, string> => (
   MICRO_BATCHES_RUNNING_MAX: String(config.microBatch.runningMax),
   HISTORY_EVENTS_MAX: String(config.historyEventsMax),
   REFINE_THREADS: String(config.microBatch.threads),
+  METRICS_PORT: config.metrics.port === null ? '' : String(config.metrics.port),
+  METRICS_HOST: config.metrics.host,
   LOG_LEVEL: config.logLevel,
 });

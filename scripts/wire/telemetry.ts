@@ -1,0 +1,59 @@
+import type { Config } from '../../src/config/config.ts';
+import { sendJson, sendText, startHttpServer } from '../../src/telemetry/http-server.ts';
+import type { HttpServer } from '../../src/telemetry/http-server.ts';
+import { Metrics, exposition } from '../../src/telemetry/metrics.ts';
+import { collectProcessMetrics } from '../../src/telemetry/process-metrics.ts';
+import type { Logger } from '../../src/telemetry/logger.ts';
+
+/** What a process says of itself; `ready` false: it lives, and cannot do its work yet or at the moment. */
+export interface Readiness {
+  ready: boolean;
+  [detail: string]: unknown;
+}
+
+export interface Telemetry {
+  /** Always there; without a server nobody reads them. */
+  readonly metrics: Metrics;
+  /** Null: METRICS_PORT is not set. Routes may be added at any time. */
+  readonly http: HttpServer | null;
+  /** What `/readyz` answers from now on. */
+  setReadiness(read: () => Readiness | Promise<Readiness>): void;
+  /** Text of the exposition format that comes from elsewhere (the Temporal SDK's core), put behind ours. */
+  addExposition(load: () => Promise<string>): void;
+  close(): Promise<void>;
+}
+
+/** The HTTP server of this process, if one is configured, with `/metrics`, `/healthz` and `/readyz`. */
+export const startTelemetry = async ({ metrics: { port, host } }: Pick<Config, 'metrics'>, log: Logger): Promise<Telemetry> => {
+  const metrics = new Metrics();
+  let readiness: () => Readiness | Promise<Readiness> = () => ({ ready: false, reason: 'starting' });
+  const others: (() => Promise<string>)[] = [];
+  const http = port === null ? null : await startHttpServer({
+    host, port, onError: (error, request) => log.error({ err: error, ...request }, 'a request could not be answered'),
+  });
+  const endProcessMetrics = http ? collectProcessMetrics(metrics) : () => undefined;
+  http?.route('GET', '/metrics', async ({ response }) => {
+    // Ours must not be missed because the other's exporter does not answer.
+    const texts = await Promise.all([metrics.text(), ...others.map((load) => load().catch((error: unknown) => {
+      log.debug({ err: error }, 'metrics of another exporter could not be loaded');
+      return '';
+    }))]);
+    sendText(response, 200, texts.join(''), exposition);
+  });
+  http?.route('GET', '/healthz', ({ response }) => sendText(response, 200, 'ok\n'));
+  http?.route('GET', '/readyz', async ({ response }) => {
+    const state = await readiness();
+    sendJson(response, state.ready ? 200 : 503, state);
+  });
+  return {
+    metrics, http,
+    setReadiness: (read) => {
+      readiness = read;
+    },
+    addExposition: (load) => void others.push(load),
+    close: async () => {
+      endProcessMetrics();
+      await http?.close();
+    },
+  };
+};
