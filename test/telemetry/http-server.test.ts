@@ -66,7 +66,8 @@ test('closing ends an open stream and aborts its signal', async () => {
   await server!.close();
   server = undefined;
   await aborted;
-  await expect(reader.read()).rejects.toThrow();
+  // Ended either way: the server cut the stream, cleanly or not.
+  expect(await reader.read().then(({ done }) => done, () => true)).toBe(true);
 });
 
 test('a port that is taken is a configuration problem that names the variable', async () => {
