@@ -13,6 +13,7 @@ import type { ParquetFile } from '../lake/parquet-reader.ts';
 import { encodeDataFile } from '../lake/parquet-writer.ts';
 import type { PrimitiveType } from '../lake/schema.ts';
 import { hasWireHeader, wireSchemaId } from '../schema-registry/wire-codec.ts';
+import { plannedRowGroups } from './planned-row-groups.ts';
 import { partitionDimensions, partitionPath, partitionRows, tupleOf } from './partition-rows.ts';
 
 /** Reasons of the rows that {@link divertBronze} writes, under the error type `unknown_error`. */
@@ -162,7 +163,8 @@ const readRows = async (deps: DivertDeps, file: DivertedFile, planned: Coverage)
   }
   const field = (name: string) => deps.dataset.bronze.fields.find((one) => one.name === name)!;
   const parts: Rows[] = [];
-  for (const [group, rowCount] of parquet.rowGroupRows.entries()) {
+  for (const group of plannedRowGroups(parquet, deps.dataset.bronze, planned)) {
+    const rowCount = parquet.rowGroupRows[group]!;
     let part: Rows;
     try {
       const { columns } = await readColumns(parquet, { columns: ['topic', 'partition', 'offset', 'kafka_timestamp'], rowGroups: [group] });

@@ -7,10 +7,12 @@ import { Coverage } from '../domain/offsets.ts';
 import type { EncodableBatch } from '../lake/columns.ts';
 import type { DataFile } from '../lake/data-file.ts';
 import type { ObjectStore } from '../lake/object-store.ts';
+import type { ParquetFile } from '../lake/parquet-reader.ts';
 import { objectSource, openParquet, readColumns } from '../lake/parquet-reader.ts';
 import { encodeDataFile } from '../lake/parquet-writer.ts';
 import type { TableDefinition } from '../lake/schema.ts';
 import type { DecoderCache } from './decoders.ts';
+import { plannedRowGroups } from './planned-row-groups.ts';
 import type { PartitionDimension } from './partition-rows.ts';
 import { partitionDimensions, partitionPath, partitionRows, sortRowsBy, tupleOf } from './partition-rows.ts';
 import type { ProducedHistogram, Resolution } from './transform.ts';
@@ -84,20 +86,26 @@ export const refineBronze = async (deps: RefineDeps, input: RefineInput): Promis
     return result;
   };
 
+  const plan = { silver: Coverage.fromJson(input.silver), dlq: Coverage.fromJson(input.dlq) };
+  const planned = plan.silver.union(plan.dlq);
+  const bronzeFiles: { file: ParquetFile; groups: number[] }[] = [];
+  for (const { filePath, fileSizeBytes } of input.bronzeFiles) {
+    signal?.throwIfAborted();
+    const file = await openParquet(objectSource(store, store.keyOf(filePath), fileSizeBytes, signal ? { signal } : {}));
+    bronzeFiles.push({ file, groups: plannedRowGroups(file, dataset.bronze, planned) });
+  }
   const transform = new BronzeTransform({
     dataset,
-    rowsMax: input.bronzeFiles.reduce((sum, { recordCount }) => sum + recordCount, 0),
-    silver: Coverage.fromJson(input.silver),
-    dlq: Coverage.fromJson(input.dlq),
+    rowsMax: bronzeFiles.reduce((sum, { file, groups }) => sum + groups.reduce((rows, group) => rows + file.rowGroupRows[group]!, 0), 0),
+    ...plan,
     nowMicros: BigInt(input.nowMs) * 1000n,
     ...(input.resolutions ? { resolutions: input.resolutions } : {}),
   });
   let rows = 0;
-  for (const { filePath, fileSizeBytes } of input.bronzeFiles) {
+  for (const [file, group] of bronzeFiles.flatMap(({ file, groups }) => groups.map((group) => [file, group] as const))) {
     signal?.throwIfAborted();
     const started = performance.now();
-    const file = await openParquet(objectSource(store, store.keyOf(filePath), fileSizeBytes, signal ? { signal } : {}));
-    const bronze = await readColumns(file, { columns: [...bronzeColumnsRead] });
+    const bronze = await readColumns(file, { columns: [...bronzeColumnsRead], rowGroups: [group] });
     timings.read += performance.now() - started;
     const decoders = await deps.decoders.lookUp(transform.schemaIds(bronze));
     timed('transform', () => { transform.append(bronze, decoders); });
