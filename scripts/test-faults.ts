@@ -20,6 +20,7 @@ interface Options {
   kills: number;
   rate: number;
   zombies: number;
+  sleepSecondsMax: number;
   only?: string[];
   json?: boolean;
   verbose?: boolean;
@@ -32,6 +33,7 @@ const program = command('test:faults', 'The pipeline on real servers of its own 
   .option('--runs <n>', 'Runs, each a pipeline of its own', whole(0), 4)
   .option('--kills <n>', 'Kills of each run; with --only faults that kill nothing: faults of each run', whole(1), 25)
   .option('--rate <n>', 'Trades a second of each exchange', whole(1), 400)
+  .option('--sleep-seconds-max <n>', 'Longest sleep of a streaming worker, from 2 s on', whole(2), 8)
   .option('--zombies <n>', 'Afterwards: times that one of two processes is put to sleep inside a table commit while old versions are deleted', whole(0), 0)
   .option('--only <fault>', 'Kind of fault to inject; repeatable (default: all)', (kind: string, all: string[] = []) => [...all, kind])
   .option('--verbose', 'Print each fault as it strikes')
@@ -49,7 +51,7 @@ const summed = (results: readonly FaultRunResult[], of: 'kills' | 'faults' | 'st
   return [...sum].sort(([a], [b]) => (a < b ? -1 : 1));
 };
 
-await runCommand<Options>(program, async ({ seed = Date.now() % 1_000_000, runs, kills, rate, zombies, only, json, verbose }) => {
+await runCommand<Options>(program, async ({ seed = Date.now() % 1_000_000, runs, kills, rate, zombies, sleepSecondsMax, only, json, verbose }) => {
   const unknown = only?.find((kind) => !kinds.includes(kind));
   if (unknown !== undefined) throw new TidemarkError('BAD_INPUT', `--only: expected one of ${kinds.join(', ')}, found ${unknown}`);
   const signal = stopSignal();
@@ -61,7 +63,7 @@ await runCommand<Options>(program, async ({ seed = Date.now() % 1_000_000, runs,
     for (let run = 0; run < runs && !signal.aborted; run += 1) {
       progress(`run ${run + 1} of ${runs}: seed ${seed + run}`);
       const result = await runFaults({
-        endpoints: stack.endpoints, servers: stack.servers, seed: seed + run, kills, rate, signal,
+        endpoints: stack.endpoints, servers: stack.servers, seed: seed + run, kills, rate, sleepMsMax: sleepSecondsMax * 1_000, signal,
         ...(only ? { only: only as (KillKind | FaultKind)[] } : {}),
         ...(verbose ? { onProgress: progress } : {}),
       });
@@ -70,7 +72,7 @@ await runCommand<Options>(program, async ({ seed = Date.now() % 1_000_000, runs,
       if (!result.ok) {
         for (const problem of result.problems) progress(`  ${problem}`);
         progress(`  logs: ${result.logs}`);
-        progress(`  again: npm run test:faults -- --seed ${result.seed} --runs 1 --kills ${kills} --rate ${rate}${(only ?? []).map((kind) => ` --only ${kind}`).join('')} --verbose`);
+        progress(`  again: npm run test:faults -- --seed ${result.seed} --runs 1 --kills ${kills} --rate ${rate}${sleepSecondsMax === 8 ? '' : ` --sleep-seconds-max ${sleepSecondsMax}`}${(only ?? []).map((kind) => ` --only ${kind}`).join('')} --verbose`);
       }
     }
     if (zombies > 0 && !signal.aborted) {

@@ -49,6 +49,8 @@ export interface FaultRunOptions {
   only?: readonly (KillKind | FaultKind)[];
   /** Trades a second and exchange while the faults last. */
   rate?: number;
+  /** Longest sleep (SIGSTOP) of a streaming worker in ms, from 2 s on; long ones are rare. Default 8 s. */
+  sleepMsMax?: number;
   /** Once everything is healed: how long Gold may stand still before all is merged. */
   stallMsMax?: number;
   onProgress?: (line: string) => void;
@@ -172,7 +174,7 @@ const feed = async (running: RunningPipeline, seed: number, rate: number, stop: 
  * heals, all must be merged within the time, and the audit must find nothing.
  */
 export const runFaults = async (options: FaultRunOptions): Promise<FaultRunResult> => {
-  const { endpoints, servers, seed, kills: killsWanted, rate = 400, stallMsMax = 150_000, onProgress = () => {}, signal } = options;
+  const { endpoints, servers, seed, kills: killsWanted, rate = 400, sleepMsMax = 8_000, stallMsMax = 150_000, onProgress = () => {}, signal } = options;
   const startedMs = Date.now();
   const wanted = new Set<KillKind | FaultKind>(options.only ?? [...killKinds, ...faultKinds.filter((kind) => servers || !serverFaults.includes(kind))]);
   const random = createRandom(seed);
@@ -240,7 +242,7 @@ export const runFaults = async (options: FaultRunOptions): Promise<FaultRunResul
       brokers: config.kafka.brokers, registry: createRegistryClient({ url: config.schemaRegistry.url }), exchange: 'binance', topicPrefix: config.kafka.topicPrefix, seed: 99,
     });
 
-    const context: FaultContext = { running, random, s3, registry, temporal, servers, say, killNow };
+    const context: FaultContext = { running, random, s3, registry, temporal, servers, sleepMsMax, say, killNow };
     const others = faultKinds.filter((kind) => wanted.has(kind));
     while (!isOver()) {
       await sleep(between(random, 200, 1_200));
@@ -335,6 +337,7 @@ interface FaultContext {
   registry: HttpFaultProxy;
   temporal: TcpFaultProxy;
   servers: Stack['servers'] | undefined;
+  sleepMsMax: number;
   say(line: string): void;
   killNow(target: ScriptProcess): void;
 }
@@ -385,7 +388,7 @@ const strike: Record<FaultKind, (context: FaultContext) => Promise<void>> = {
   'kill-both': async ({ running, killNow }) => {
     for (const one of [running.streamingWorker, running.temporalWorker]) killNow(one);
   },
-  'stop-streaming-worker': ({ running, random }) => suspend(running.streamingWorker.pid, between(random, 2_000, 8_000)),
+  'stop-streaming-worker': ({ running, random, sleepMsMax }) => suspend(running.streamingWorker.pid, Math.round(2_000 * (sleepMsMax / 2_000) ** random.unit())),
   'stop-temporal-worker': ({ running, random }) => suspend(running.temporalWorker.pid, between(random, 2_000, 12_000)),
   'rebalance': async ({ running, random, say }) => {
     const second = running.startProcess('second-streaming-worker', 'run-streaming-worker.ts');
