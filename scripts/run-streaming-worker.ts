@@ -11,12 +11,14 @@ import { startStreamingWorker } from '../src/streaming/streaming-worker.ts';
 import type { StreamingState } from '../src/streaming/streaming-worker.ts';
 import { createTemporalCheckpointClient } from '../src/streaming/temporal-checkpoint-client.ts';
 import { createLogger } from '../src/telemetry/logger.ts';
+import { createStreamingMetrics } from '../src/telemetry/streaming-metrics.ts';
 import type { Logger } from '../src/telemetry/logger.ts';
 import { ProgressLine, command, exitFailed, exitOk, megabytes, runCommand, stopSignal, table, thousands } from './cli.ts';
 import { openLake } from './wire/lake.ts';
 import type { Lake } from './wire/lake.ts';
 import { loadPipeline } from './wire/pipeline.ts';
 import { startTelemetry } from './wire/telemetry.ts';
+import type { Readiness } from './wire/telemetry.ts';
 
 interface Options { source?: string[]; json?: boolean }
 
@@ -48,7 +50,9 @@ await runCommand<Options>(program, async ({ source: names, json }) => {
   const connection = Connection.lazy({ address: config.temporal.address });
   const { topicPrefix } = config.kafka;
   const { flushIntervalMs, flushBytes, flushRows, bufferBudgetBytes, sessionTimeoutMs, gapPolicy } = config.streaming;
+  const figures = createStreamingMetrics(telemetry.metrics, datasets.map(({ source }) => source));
   const worker = startStreamingWorker({
+    onEvent: figures.onEvent,
     sources: datasets.map(({ source, topic, bronze }) => ({ source, topics: [`${topicPrefix}${topic}`], groupId: `${topicPrefix}tidemark-${source}`, bronze })),
     kafka: { brokers: config.kafka.brokers, sessionTimeoutMs },
     catalog: lake.catalog,
@@ -60,6 +64,8 @@ await runCommand<Options>(program, async ({ source: names, json }) => {
     gapPolicy,
   });
   const sources = datasets.map(({ source }) => source);
+  figures.watch(worker.state);
+  telemetry.setReadiness(() => readinessOf(worker.state()));
   if (json) process.stdout.write(`${JSON.stringify({ event: 'ready', pid: process.pid, sources, http: telemetry.http?.url ?? null })}\n`);
   else process.stdout.write(`Streaming worker ready: ${sources.join(', ')}${telemetry.http ? `, metrics ${telemetry.http.url}/metrics` : ''}. Ctrl-C stops it.\n`);
 
@@ -108,6 +114,13 @@ async function openLakeWhenThere(config: Config, pipeline: Pipeline, log: Logger
     }
   }
   return null;
+}
+
+/** Not ready while it waits for a claim, or paused; a halted topic partition waits for people, and the others go on. */
+function readinessOf({ sources, budget }: StreamingState): Readiness {
+  const lanes = Object.values(sources).flatMap((source) => Object.values(source));
+  const waiting = lanes.filter(({ phase }) => phase === 'claiming' || phase === 'recovering').length;
+  return { ready: waiting === 0 && !budget.full, topicPartitions: lanes.length, waiting, halted: lanes.filter(({ phase }) => phase === 'halted').length, pausedAtBudget: budget.full };
 }
 
 function progressOf(state: StreamingState, perSecond: number): string {

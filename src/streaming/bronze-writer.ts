@@ -9,7 +9,7 @@ import type { BronzeFileIdentity, EncodedBronzeFile } from './bronze-file.ts';
 import type { ByteBudget } from './byte-budget.ts';
 import { backoffMs } from './clock.ts';
 import type { Clock } from './clock.ts';
-import type { PartitionBuffer } from './partition-buffer.ts';
+import type { PartitionBuffer, ProducedSample } from './partition-buffer.ts';
 import type { AtStep } from './steps.ts';
 
 export interface BronzeFileJob {
@@ -27,6 +27,8 @@ export interface WrittenFile {
   range: CheckpointRange;
   encodeMs: number;
   putMs: number;
+  /** Kafka's timestamps of its records. */
+  produced: readonly ProducedSample[];
 }
 
 export interface BronzeWriterOptions {
@@ -38,6 +40,8 @@ export interface BronzeWriterOptions {
   onRetry(key: string, error: Error): void;
   uploadsMax?: number;
 }
+
+interface EncodedJob { file: EncodedBronzeFile; encodeMs: number; produced: readonly ProducedSample[] }
 
 const retryMs = { first: 100, max: 10_000 };
 
@@ -71,7 +75,7 @@ export class BronzeWriter {
     while (this.jobs.size > 0) await Promise.all(this.jobs);
   }
 
-  private async encode({ identity, buffer, fields, signal }: BronzeFileJob): Promise<{ file: EncodedBronzeFile; encodeMs: number } | null> {
+  private async encode({ identity, buffer, fields, signal }: BronzeFileJob): Promise<EncodedJob | null> {
     // Encoding holds the event loop: let fetch answers and heartbeats in between two files.
     await setImmediate();
     if (signal.aborted) {
@@ -80,12 +84,13 @@ export class BronzeWriter {
     }
     const from = performance.now();
     const file = encodeBronzeFile(identity, buffer, fields, this.options.clock.nowMs());
+    const produced = buffer.sampleTimestamps();
     buffer.release();
     this.options.budget.take(file.bytes.length);
-    return { file, encodeMs: performance.now() - from };
+    return { file, encodeMs: performance.now() - from, produced };
   }
 
-  private async upload({ dataLocation, signal }: BronzeFileJob, { file, encodeMs }: { file: EncodedBronzeFile; encodeMs: number }): Promise<WrittenFile | null> {
+  private async upload({ dataLocation, signal }: BronzeFileJob, { file, encodeMs, produced }: EncodedJob): Promise<WrittenFile | null> {
     const { store, budget, atStep } = this.options;
     const key = store.keyOf(dataLocation(bronzeFileSuffix(file)));
     const from = performance.now();
@@ -95,7 +100,7 @@ export class BronzeWriter {
       await this.put(key, file.bytes, file.checksum, signal);
       if (signal.aborted) return null;
       await atStep('after-upload', key);
-      return { range: checkpointRange(file), encodeMs, putMs: performance.now() - from };
+      return { range: checkpointRange(file), encodeMs, putMs: performance.now() - from, produced };
     } finally {
       budget.give(file.bytes.length);
       this.uploads -= 1;

@@ -2,6 +2,7 @@ import { topicPartitionsAtOnceMax } from '../contracts/stream.ts';
 import type { LedgerView } from '../contracts/stream.ts';
 import { isTidemarkError } from '../domain/errors.ts';
 import type { TidemarkError } from '../domain/errors.ts';
+import { jsonBytes } from '../domain/payload.ts';
 import type { CheckpointClient } from './checkpoint-client.ts';
 import type { CheckpointOutbox, Settlement } from './checkpoint-outbox.ts';
 import { backoffMs } from './clock.ts';
@@ -28,6 +29,8 @@ export interface CheckpointReporterOptions {
    */
   lookIntervalMs?: number;
   onSettled(settlement: Settlement): void;
+  /** A report was delivered and the ledger read back: its JSON size, and how long that took. */
+  onReported?(bytes: number, acceptedAfterMs: number): void;
   /** No such workflow: Temporal lost it, or it was terminated. */
   onLedgerLost(): void;
   atStep: AtStep;
@@ -45,7 +48,7 @@ const isOutage = (error: unknown): error is TidemarkError =>
  * answers, and only then comes the next Signal. So however long nobody runs the workflow, one Signal waits for it.
  */
 export class CheckpointReporter {
-  private readonly options: Required<CheckpointReporterOptions>;
+  private readonly options: CheckpointReporterOptions & Required<Pick<CheckpointReporterOptions, 'intervalMs' | 'lookIntervalMs'>>;
   private readonly stopped = new AbortController();
   private wakeUp: (() => void) | null = null;
   private notified = false;
@@ -127,6 +130,7 @@ export class CheckpointReporter {
       }
       const view = await this.readBack(Object.keys(report.epochs));
       if (view === null) continue;
+      this.options.onReported?.(jsonBytes(report), clock.nowMs() - lastSignalMs);
       this.options.onSettled(outbox.settle(owner, report.epochs, view));
       this.resolveDrained();
     }

@@ -9,6 +9,11 @@ const rowsFirst = 256;
 /** Of the five row columns below. */
 const bytesPerRow = 28;
 
+/** So many records have about this Kafka timestamp. */
+export interface ProducedSample { timestampMs: number; records: number }
+
+const samplesMax = 32;
+
 /**
  * Records of one topic partition that wait for their Bronze file. Bytes are copied out of the fetch answer, because one
  * record would otherwise keep megabytes alive; so what the budget counts is what is held.
@@ -46,6 +51,19 @@ export class PartitionBuffer implements RecordSink {
   /** Bytes of keys, values and headers. */
   get payloadBytes(): number {
     return this.payload;
+  }
+
+  /** Kafka's timestamp of the last record; null without records. */
+  get lastTimestampMs(): number | null {
+    return this.count === 0 ? null : this.timestampsMs[this.count - 1]!;
+  }
+
+  /** Kafka's timestamps, of some rows that stand for those around them: for a histogram. */
+  sampleTimestamps(): ProducedSample[] {
+    const samples: ProducedSample[] = [];
+    const step = Math.max(1, Math.ceil(this.count / samplesMax));
+    for (let row = 0; row < this.count; row += step) samples.push({ timestampMs: this.timestampsMs[row]!, records: Math.min(step, this.count - row) });
+    return samples;
   }
 
   /** What the budget counts for this buffer. */

@@ -9,6 +9,7 @@ import type { BronzeWriter } from './bronze-writer.ts';
 import { flushReason } from './flush-policy.ts';
 import type { FlushLimits } from './flush-policy.ts';
 import { PartitionBuffer } from './partition-buffer.ts';
+import type { ProducedSample } from './partition-buffer.ts';
 import { recoverFiles } from './recover.ts';
 import type { ReadFooter } from './recover.ts';
 import type { AtStep } from './steps.ts';
@@ -36,7 +37,9 @@ export type StreamingEvent =
   | { type: 'claimed'; source: string; topicPartition: string; epoch: number; nextOffset: string | null }
   | { type: 'recovered'; source: string; topicPartition: string; files: number; readFrom: string }
   | { type: 'recordsTaken'; source: string; topicPartition: string; records: number; bytes: number; lag: number }
-  | { type: 'fileWritten'; source: string; topicPartition: string; rows: number; bytes: number; reason: FlushCause; encodeMs: number; putMs: number }
+  | { type: 'fileWritten'; source: string; topicPartition: string; rows: number; bytes: number; reason: FlushCause; encodeMs: number; putMs: number; produced: readonly ProducedSample[] }
+  | { type: 'reading'; source: string; topicPartition: string; recoveryMs: number }
+  | { type: 'reported'; source: string; bytes: number; acceptedAfterMs: number }
   | { type: 'accepted'; source: string; topicPartition: string; nextOffset: string }
   | { type: 'gap'; source: string; topicPartition: string; startOffset: string; endOffset: string }
   | { type: 'halted'; source: string; topicPartition: string; code: string; cause: string }
@@ -91,6 +94,11 @@ interface Lane extends TopicPartition {
   /** While an answer is being taken: positions are between two states. */
   taking: Promise<void> | null;
   highWatermark: bigint | null;
+  /** Kafka's timestamp of the record read last. */
+  lastTimestampMs: number | null;
+  /** When Kafka answered last, or it was assigned. */
+  heardAtMs: number;
+  claimedAtMs: number;
   logStart: bigint | null;
   /** Grows with each answer that brought records: the least was served longest ago. */
   servedAt: number;
@@ -113,6 +121,11 @@ export interface LaneState {
   waitingFiles: number;
   /** Records between the next fetch and the log's end; null before the first answer. */
   lag: number | null;
+  /**
+   * How far it is behind in time: the age of the record read last while more wait, 0 at the log's end; and at least the
+   * time since Kafka was last heard, because nobody knows what came meanwhile.
+   */
+  lagMs: number;
 }
 
 const claimRetryMs = { first: 200, max: 10_000 };
@@ -154,6 +167,7 @@ export class SourceReader implements PartitionReader {
     this.reporter = new CheckpointReporter({
       source, owner, outbox: this.outbox, checkpoints, clock, log, intervalMs: reportIntervalMs, lookIntervalMs, atStep,
       onSettled: (settlement) => this.onSettled(settlement),
+      onReported: (bytes, acceptedAfterMs) => this.options.onEvent({ type: 'reported', source, bytes, acceptedAfterMs }),
       onLedgerLost: () => {
         for (const lane of this.lanes.values()) if (lane.phase === 'reading') this.claimAgain(lane, 'the stream workflow is gone', 0);
       },
@@ -181,7 +195,7 @@ export class SourceReader implements PartitionReader {
       if (this.lanes.has(key)) continue;
       this.lanes.set(key, {
         topic, partition, key, phase: 'claiming', epoch: 0, expected: 0n, closedTo: 0n, buffer: null, bufferedSinceMs: 0,
-        claim: new AbortController(), taking: null, highWatermark: null, logStart: null, servedAt: 0, claimAfterMs: 0, acceptedFiles: [], takenBack: new Map(),
+        claim: new AbortController(), taking: null, highWatermark: null, lastTimestampMs: null, heardAtMs: this.options.clock.nowMs(), claimedAtMs: 0, logStart: null, servedAt: 0, claimAfterMs: 0, acceptedFiles: [], takenBack: new Map(),
       });
     }
     this.reporter.notify();
@@ -242,6 +256,7 @@ export class SourceReader implements PartitionReader {
           if (lane?.phase !== 'claiming' || lane.claim !== controllers.get(topicPartition)) continue;
           lane.phase = 'recovering';
           lane.epoch = epoch;
+          lane.claimedAtMs = clock.nowMs();
           countTakenBack(lane, nextOffset);
           this.options.onEvent({ type: 'claimed', source, topicPartition, epoch, nextOffset });
           this.recover(lane, nextOffset === null ? null : BigInt(nextOffset)).catch((error: unknown) => this.options.onFatal(error));
@@ -256,7 +271,7 @@ export class SourceReader implements PartitionReader {
   }
 
   private async recover(lane: Lane, nextOffset: bigint | null): Promise<void> {
-    const { source, store, dataLocation, readFooter, log, onEvent } = this.options;
+    const { source, store, dataLocation, readFooter, clock, log, onEvent } = this.options;
     const { signal } = lane.claim;
     for (let failures = 0; !signal.aborted && !this.isStopped; failures += 1) {
       try {
@@ -275,6 +290,7 @@ export class SourceReader implements PartitionReader {
         lane.expected = readFrom;
         lane.closedTo = readFrom;
         lane.phase = 'reading';
+        onEvent({ type: 'reading', source, topicPartition: lane.key, recoveryMs: clock.nowMs() - lane.claimedAtMs });
         if (ranges.length > 0) onEvent({ type: 'recovered', source, topicPartition: lane.key, files: ranges.length, readFrom: String(readFrom) });
         log.info({ source, topicPartition: lane.key, epoch: lane.epoch, recoveredFiles: ranges.length, readFrom: String(readFrom) }, 'reading');
         this.reporter.notify();
@@ -305,6 +321,7 @@ export class SourceReader implements PartitionReader {
     const lane = this.lanes.get(topicPartitionKey(answer.topic, answer.partition));
     // An answer to a question that is no longer asked: the claim was lost, or another broker's answer was first.
     if (!lane || lane.phase !== 'reading' || lane.taking || this.isStopped || this.draining || answer.fetchOffset !== lane.expected) return;
+    lane.heardAtMs = this.options.clock.nowMs();
     const { signal } = lane.claim;
     const taking = (answer.errorCode === fetchErrors.offsetOutOfRange ? this.explainPosition(lane, signal) : this.take(lane, answer, signal))
       .catch((error: unknown) => {
@@ -338,6 +355,7 @@ export class SourceReader implements PartitionReader {
         return;
       }
       lane.expected = result.next;
+      lane.lastTimestampMs = buffer.lastTimestampMs ?? lane.lastTimestampMs;
       lane.buffer = buffer.rows > 0 ? buffer : null;
       records += result.records;
       bytes += buffer.payloadBytes - payloadBefore;
@@ -448,7 +466,7 @@ export class SourceReader implements PartitionReader {
       const written = await writer.write(job);
       if (!written || signal.aborted) return;
       durable(written.range);
-      onEvent({ type: 'fileWritten', source, topicPartition: lane.key, rows: written.range.rowCount, bytes: written.range.byteCount, reason, encodeMs: written.encodeMs, putMs: written.putMs });
+      onEvent({ type: 'fileWritten', source, topicPartition: lane.key, rows: written.range.rowCount, bytes: written.range.byteCount, reason, encodeMs: written.encodeMs, putMs: written.putMs, produced: written.produced });
       this.reporter.notify();
     })().catch((error: unknown) => {
       if (isTidemarkError(error, 'CHECKSUM_MISMATCH') && !signal.aborted) this.claimAgain(lane, error.message, 0);
@@ -516,6 +534,7 @@ export class SourceReader implements PartitionReader {
       bufferedRows: lane.buffer?.rows ?? 0,
       waitingFiles: this.outbox.waiting(lane.key),
       lag: lane.highWatermark === null ? null : Number(lane.highWatermark > lane.expected ? lane.highWatermark - lane.expected : 0n),
+      lagMs: lagMsOf(lane, this.options.clock.nowMs()),
     }]));
   }
 
@@ -527,6 +546,15 @@ export class SourceReader implements PartitionReader {
     return this.options.clock.sleep(ms, this.stopped.signal);
   }
 }
+
+/** A fetch that finds nothing is answered after a wait: silence of so long says nothing. */
+const silenceMs = 5_000;
+
+const lagMsOf = ({ highWatermark, expected, lastTimestampMs, heardAtMs }: Lane, nowMs: number): number => {
+  const behindMs = highWatermark !== null && highWatermark > expected && lastTimestampMs !== null ? nowMs - lastTimestampMs : 0;
+  const silentMs = nowMs - heardAtMs;
+  return Math.max(0, behindMs, silentMs > silenceMs ? silentMs : 0);
+};
 
 const countTakenBack = (lane: Lane, nextOffset: string | null): void => {
   for (const { startOffset, endOffset, fileEpoch } of lane.acceptedFiles) {

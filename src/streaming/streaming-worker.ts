@@ -219,6 +219,8 @@ const count = (totals: StreamingTotals, event: StreamingEvent): void => {
       totals.budgetPauses += event.full ? 1 : 0;
       break;
     case 'claimed':
+    case 'reading':
+    case 'reported':
     case 'accepted':
     case 'halted':
       break;
