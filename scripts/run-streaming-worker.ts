@@ -49,7 +49,7 @@ await runCommand<Options>(program, async ({ source: names, json }) => {
   }
   const connection = Connection.lazy({ address: config.temporal.address });
   const { topicPrefix } = config.kafka;
-  const { flushIntervalMs, flushBytes, flushRows, bufferBudgetBytes, sessionTimeoutMs, gapPolicy } = config.streaming;
+  const { flushIntervalMs, flushIntervalMaxMs, flushBytes, flushRows, bufferBudgetBytes, sessionTimeoutMs, gapPolicy } = config.streaming;
   const figures = createStreamingMetrics(telemetry.metrics, datasets.map(({ source }) => source));
   const worker = startStreamingWorker({
     onEvent: figures.onEvent,
@@ -60,7 +60,7 @@ await runCommand<Options>(program, async ({ source: names, json }) => {
     checkpoints: createTemporalCheckpointClient({ client: new Client({ connection, namespace: config.temporal.namespace }), taskQueue: config.temporal.taskQueue }),
     log,
     budgetBytes: bufferBudgetBytes,
-    flush: { intervalMs: flushIntervalMs, bytesMax: flushBytes, rowsMax: flushRows },
+    flush: { intervalMs: flushIntervalMs, intervalMaxMs: flushIntervalMaxMs, bytesMax: flushBytes, rowsMax: flushRows },
     gapPolicy,
   });
   const sources = datasets.map(({ source }) => source);

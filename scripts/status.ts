@@ -35,6 +35,7 @@ interface SourceStatus {
   topicPartitions: TopicPartitionStatus[];
   rows: { bronze: number; silver: number; dlq: number };
   dlqByType: Record<string, number>;
+  batchLimit: StreamState['batchLimit'];
   microBatches: { running: number; failed: StreamState['failed']; recent: StreamState['recent'] };
   gaps: StreamState['gaps'];
   freshnessMs: { p50: number | null; p99: number | null };
@@ -109,6 +110,7 @@ const sourceStatus = async (config: Config, pipeline: Pipeline, lake: Lake, clie
       dlq: Object.values(dlqByType).reduce((sum, count) => sum + count, 0),
     },
     dlqByType,
+    batchLimit: state?.batchLimit ?? null,
     microBatches: { running: state?.runningTotal ?? 0, failed: state?.failed ?? [], recent: state?.recent ?? [] },
     gaps: state?.gaps ?? [],
     freshnessMs: { p50: freshnessQuantile(state?.totals.freshness ?? {}, 0.5), p99: freshnessQuantile(state?.totals.freshness ?? {}, 0.99) },
@@ -149,6 +151,7 @@ const printed = ({ sources, gold }: Status): string => {
         '',
       );
     }
+    if (source.batchLimit) lines.push(`next micro-batch: at most ${source.batchLimit.recordsMax.toLocaleString('en')} records (${source.batchLimit.reason})`, '');
     for (const { batch, records, cause } of microBatches.failed) lines.push(`micro-batch ${batch} FAILED, ${records.toLocaleString('en')} records wait for npm run retry-batch: ${cause}`);
     for (const { topicPartition, halted } of source.topicPartitions) if (halted !== null) lines.push(`HALTED ${topicPartition}: ${halted}`);
     for (const gap of source.gaps) lines.push(`GAP ${gap.topicPartition} [${gap.startOffset}, ${gap.endOffset}): the broker no longer had these records`);

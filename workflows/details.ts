@@ -20,6 +20,7 @@ export const streamDetails = (state: StreamState): string => {
     `Kafka to Gold: p50 ${seconds(freshnessQuantile(totals.freshness, 0.5))}, p99 ${seconds(freshnessQuantile(totals.freshness, 0.99))}. `
     + `Open: ${number(state.openRecords)} records. Micro-batches: ${number(totals.batches)} done, ${state.runningTotal} running, ${state.failedTotal} failed.`,
     '',
+    ...(state.batchLimit === null ? [] : [`The next micro-batch holds at most ${number(state.batchLimit.recordsMax)} records (${state.batchLimit.reason}).`, '']),
   ];
   for (const { batch, records, cause } of state.failed.slice(-failedShown)) {
     lines.push(`- micro-batch ${batch} **failed**, ${number(records)} records wait: ${cause}`);

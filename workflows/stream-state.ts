@@ -21,7 +21,7 @@ const batchIntervals = ({ batch, intervals }: { batch: number; intervals: Covera
   ({ batch, records: Number(Coverage.fromJson(intervals).size), intervals: cut(intervals, intervalsBytesMax) });
 
 /** What the `state` query answers, and what the Web UI shows of it. */
-export const streamState = (source: string, phase: StreamState['phase'], ledger: CheckpointLedger, after = ''): StreamState => {
+export const streamState = (source: string, phase: StreamState['phase'], ledger: CheckpointLedger, { batchLimit }: Pick<StreamState, 'batchLimit'>, after = ''): StreamState => {
   const { partitions, pending, open, running, again, failed, refused, recent, gaps, totals } = ledger.snapshot();
   const pendingFiles = new Map<string, number>();
   for (const { topicPartition } of pending) pendingFiles.set(topicPartition, (pendingFiles.get(topicPartition) ?? 0) + 1);
@@ -47,6 +47,7 @@ export const streamState = (source: string, phase: StreamState['phase'], ledger:
     refused: lastWithin(refused, listBytesMax.refused),
     recent: lastWithin(recent, listBytesMax.recent),
     gaps: lastWithin(gaps, listBytesMax.gaps),
+    batchLimit,
     totals,
   };
 };

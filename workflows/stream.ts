@@ -4,6 +4,8 @@ import {
   setCurrentDetails, setHandler, startChild, upsertSearchAttributes, workflowInfo,
 } from '@temporalio/workflow';
 import { WorkflowExecutionAlreadyStartedError, defineSearchAttributeKey } from '@temporalio/common';
+import { batchMeasuresMax, firstBatchLimit, nextBatchLimit } from '../src/domain/adaptive-limits.ts';
+import type { BatchBounds, BatchLimit } from '../src/domain/adaptive-limits.ts';
 import { failureCause } from '../src/domain/failure-cause.ts';
 import { CheckpointLedger } from '../src/domain/ledger.ts';
 import type { LedgerBatch } from '../src/domain/ledger.ts';
@@ -47,12 +49,29 @@ export async function streamWorkflow(input: StreamWorkflowInput): Promise<void> 
   const { ledger, complete } = carried ? CheckpointLedger.restore(carried.ledger) : { ledger: CheckpointLedger.empty(), complete: false };
   // Known once the lake was read: until then nothing is committed, started or answered.
   let limits: StreamLimits | null = complete ? carried!.limits : null;
+  let batchLimit: BatchLimit | null = carried?.batchLimit ?? null;
   let paused = carried?.paused ?? false;
   let committing = false;
   let startingBatches = 0;
   let turn = 0;
 
   const phase = (): StreamState['phase'] => (limits === null ? 'rebuilding' : paused ? 'paused' : 'running');
+  const bounds = (): BatchBounds | null => (limits?.adaptive
+    ? { recordsMin: Math.min(limits.adaptive.batchRecordsMin, limits.batchRecordsMax), recordsMax: limits.batchRecordsMax, triggerMs: limits.adaptive.batchTriggerMs }
+    : null);
+  /** Without bounds the limit is the configured one. */
+  const currentBatchLimit = (): BatchLimit | null => {
+    if (limits === null) return null;
+    const within = bounds();
+    if (within === null) return { recordsMax: limits.batchRecordsMax, reason: 'configured' };
+    // The config of today bounds what an earlier run found out.
+    return batchLimit === null ? firstBatchLimit(within)
+      : { ...batchLimit, recordsMax: Math.max(within.recordsMin, Math.min(within.recordsMax, batchLimit.recordsMax)) };
+  };
+  const state = (after?: string): StreamState => {
+    const limit = currentBatchLimit();
+    return streamState(source, phase(), ledger, { batchLimit: limit && { ...limit, triggerMs: limits?.adaptive?.batchTriggerMs ?? null } }, after);
+  };
   const view = (topicPartitions: readonly string[] = ledger.topicPartitions()): LedgerView =>
     ({ ready: limits !== null, topicPartitions: ledger.view(topicPartitions.slice(0, topicPartitionsAtOnceMax)) });
 
@@ -72,7 +91,7 @@ export async function streamWorkflow(input: StreamWorkflowInput): Promise<void> 
 
   setHandler(defineQuery<LedgerView, [LedgerQuery]>(ledgerQuery), (query) => view(query?.topicPartitions),
     { description: 'Owner, epoch and next offset of the named topic partitions' });
-  setHandler(defineQuery<StreamState, [StateQuery | undefined]>(stateQuery), (query) => streamState(source, phase(), ledger, query?.after),
+  setHandler(defineQuery<StreamState, [StateQuery | undefined]>(stateQuery), (query) => state(query?.after),
     { description: 'Next offsets, open intervals, micro-batches, gaps, totals' });
   setHandler(defineUpdate<ClaimReply, [ClaimRequest]>(claimUpdate), async (request) => {
     // Each claim reads the lake again: a Reset or a lost Temporal may have taken the ledger back behind it.
@@ -135,9 +154,18 @@ export async function streamWorkflow(input: StreamWorkflowInput): Promise<void> 
     }
   };
 
+  /** A diverted batch costs something else, and so does one whose rows the lake had already. */
+  const adapt = (batch: LedgerBatch): void => {
+    const within = bounds();
+    const measures = ledger.recentBatches(batchMeasuresMax).map(({ bronzeRows, durationMs }) => ({ records: bronzeRows, durationMs }));
+    if (within === null || batch.divert !== undefined || (measures.at(-1)?.records ?? 0) === 0) return;
+    batchLimit = nextBatchLimit(currentBatchLimit()!.recordsMax, measures, within);
+  };
+
   const settle = (batch: LedgerBatch, outcome: MicroBatchOutcome): void => {
     if (outcome.status === 'completed') {
       ledger.batchSucceeded(batch.batch, { ...outcome.result, durationMs: Date.now() - batch.startedAtMs });
+      adapt(batch);
     } else if (outcome.status === 'failed') {
       log.error('micro-batch failed', { batch: batch.batch, cause: outcome.cause });
       ledger.batchFailed(batch.batch, outcome.cause, Date.now());
@@ -190,7 +218,7 @@ export async function streamWorkflow(input: StreamWorkflowInput): Promise<void> 
     const running = ledger.runningCount;
     // With none running, whatever is open starts at once: low delay at a low rate. Beside a running one only a well-filled
     // micro-batch starts, so that a backlog is worked off side by side and a trickle is not cut into small files.
-    return running === 0 || (running < limits.runningMax && (ledger.againCount > 0 || ledger.openRecords >= limits.batchRecordsMax / 2));
+    return running === 0 || (running < limits.runningMax && (ledger.againCount > 0 || ledger.openRecords >= currentBatchLimit()!.recordsMax / 2));
   };
   const wantsCommit = (): boolean => !committing && limits !== null && (ledger.pendingCount > 0 || ledger.pendingGaps().length > 0);
   const historyFull = (): boolean => workflowInfo().continueAsNewSuggested || workflowInfo().historyLength > (limits?.historyEventsMax ?? historyEventsMaxDefault);
@@ -210,11 +238,11 @@ export async function streamWorkflow(input: StreamWorkflowInput): Promise<void> 
   while (!historyFull()) {
     if (wantsCommit()) inBackground(commitPending());
     while (wantsBatch()) {
-      const batch = ledger.startBatch(limits!.batchRecordsMax, Date.now());
+      const batch = ledger.startBatch(currentBatchLimit()!.recordsMax, Date.now());
       if (batch === null) break;
       inBackground(runBatch(batch));
     }
-    setCurrentDetails(streamDetails(streamState(source, phase(), ledger)));
+    setCurrentDetails(streamDetails(state()));
     const shown = ledger.failedCount > 0 || ledger.haltedCount > 0 ? 'failing' : phase();
     if (shown !== shownState) {
       shownState = shown;
@@ -231,5 +259,5 @@ export async function streamWorkflow(input: StreamWorkflowInput): Promise<void> 
   await condition(() => failure !== undefined || (!committing && startingBatches === 0 && allHandlersFinished()), drainTimeout);
   if (failure !== undefined) throw failure;
   const known = limits ?? carried?.limits;
-  await continueAsNew<typeof streamWorkflow>({ source, ...(known === undefined ? {} : { carried: { ledger: ledger.carry(limits !== null), limits: known, paused } }) });
+  await continueAsNew<typeof streamWorkflow>({ source, ...(known === undefined ? {} : { carried: { ledger: ledger.carry(limits !== null), limits: known, paused, ...(batchLimit === null ? {} : { batchLimit }) } }) });
 }

@@ -59,7 +59,10 @@ export const startTemporalWorker = async (config: Config, log: Logger, telemetry
     activities: {
       ...createStreamActivities({
         catalog, store, pipeline, temporal,
-        limits: { batchRecordsMax: config.microBatch.rowsMax, runningMax: config.microBatch.runningMax, historyEventsMax: config.historyEventsMax },
+        limits: {
+          batchRecordsMax: config.microBatch.rowsMax, adaptive: { batchRecordsMin: config.microBatch.rowsMin, batchTriggerMs: config.microBatch.triggerMs },
+          runningMax: config.microBatch.runningMax, historyEventsMax: config.historyEventsMax,
+        },
       }),
       ...createAuditActivities({ audit: (input, options) => runAudit(config, input, options) }),
       ...createMicroBatchActivities({ catalog, store, pipeline, refinePool, mergePool }),

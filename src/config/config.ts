@@ -25,11 +25,14 @@ const environmentSchema = z.object({
   TIDEMARK_PIPELINE: z.string().min(1).default(shippedPipeline).describe('Module whose default export is the pipeline: its datasets and namespace'),
   TIDEMARK_TOPIC_PREFIX: z.string().regex(/^[A-Za-z0-9._-]*$/, 'expected characters of a Kafka topic name').default('').describe('Put before each dataset\'s topic and consumer group, to run several pipelines on one broker'),
   TIDEMARK_TASK_QUEUE: z.string().min(1).default('tidemark').describe('Temporal task queue'),
-  FLUSH_INTERVAL_MS: integer(50, 600_000).default(1_000).describe('Longest a record waits before its Bronze file closes'),
+  FLUSH_INTERVAL_MS: integer(50, 600_000).default(1_000).describe('How long a record waits before its Bronze file closes, while files are few or well filled'),
+  FLUSH_INTERVAL_MAX_MS: integer(50, 600_000).default(10_000).describe('How long it waits at most: many topic partitions at a low rate make fewer, larger files'),
   FLUSH_BYTES: integer(64 * 1024, 512 * MiB).default(32 * MiB).describe('A Bronze file closes at this many buffered bytes'),
   FLUSH_ROWS: integer(1, 2_000_000).default(100_000).describe('A Bronze file closes at this many rows'),
   BUFFER_BUDGET_BYTES: integer(MiB, 4096 * MiB).default(96 * MiB).describe('All buffers of one streaming worker together; at the budget it pauses consumption'),
-  BATCH_ROWS_MAX: integer(1, 2_000_000).default(100_000).describe('Most records in one micro-batch'),
+  BATCH_TRIGGER_MS: integer(200, 3_600_000).default(5_000).describe('Micro-batches are sized so that each ends within 80 % of this'),
+  BATCH_ROWS_MIN: integer(1, 2_000_000).default(100).describe('Lower bound of the records in a full micro-batch'),
+  BATCH_ROWS_MAX: integer(1, 2_000_000).default(100_000).describe('Upper bound of the records in a micro-batch: what the memory of a Temporal Worker has room for'),
   MICRO_BATCHES_RUNNING_MAX: integer(1, 16).default(2).describe('Most micro-batches of one source that run at once'),
   HISTORY_EVENTS_MAX: integer(50, 4_500).default(4_000).describe('Events in the history of one run of a stream workflow before it continues as new'),
   REFINE_THREADS: integer(1, 16).default(1).describe('Worker threads of one Temporal Worker that refine; merging has one more'),
@@ -39,6 +42,12 @@ const environmentSchema = z.object({
   METRICS_HOST: z.string().min(1).default('127.0.0.1').describe('Address that METRICS_PORT is bound to; anything else than localhost opens it to the network'),
   LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'silent']).default('info').describe('Least severe level that is logged'),
 }).superRefine((env, context) => {
+  if (env.FLUSH_INTERVAL_MS > env.FLUSH_INTERVAL_MAX_MS) {
+    context.addIssue({ code: 'custom', path: ['FLUSH_INTERVAL_MS'], message: `expected at most FLUSH_INTERVAL_MAX_MS (${env.FLUSH_INTERVAL_MAX_MS})` });
+  }
+  if (env.BATCH_ROWS_MIN > env.BATCH_ROWS_MAX) {
+    context.addIssue({ code: 'custom', path: ['BATCH_ROWS_MIN'], message: `expected at most BATCH_ROWS_MAX (${env.BATCH_ROWS_MAX})` });
+  }
   if (env.FLUSH_BYTES > env.BUFFER_BUDGET_BYTES) {
     context.addIssue({ code: 'custom', path: ['FLUSH_BYTES'], message: `expected at most BUFFER_BUDGET_BYTES (${env.BUFFER_BUDGET_BYTES}), found ${env.FLUSH_BYTES}` });
   }
@@ -51,8 +60,8 @@ export interface Config {
   readonly s3: { readonly endpoint: string | undefined; readonly region: string; readonly accessKeyId: string; readonly secretAccessKey: string; readonly bucket: string };
   /** `file:` URL of the pipeline module: worker threads import it too. */
   readonly pipelineUrl: string;
-  readonly streaming: { readonly flushIntervalMs: number; readonly flushBytes: number; readonly flushRows: number; readonly bufferBudgetBytes: number; readonly sessionTimeoutMs: number; readonly gapPolicy: 'continue' | 'halt' };
-  readonly microBatch: { readonly rowsMax: number; readonly runningMax: number; readonly threads: number };
+  readonly streaming: { readonly flushIntervalMs: number; readonly flushIntervalMaxMs: number; readonly flushBytes: number; readonly flushRows: number; readonly bufferBudgetBytes: number; readonly sessionTimeoutMs: number; readonly gapPolicy: 'continue' | 'halt' };
+  readonly microBatch: { readonly rowsMin: number; readonly rowsMax: number; readonly triggerMs: number; readonly runningMax: number; readonly threads: number };
   readonly historyEventsMax: number;
   /** Port null: no HTTP server. */
   readonly metrics: { readonly port: number | null; readonly host: string };
@@ -90,8 +99,8 @@ export const loadConfig = (env: NodeJS.ProcessEnv = process.env): Config => {
     temporal: { address: e.TEMPORAL_ADDRESS, namespace: e.TEMPORAL_NAMESPACE, uiUrl: e.TEMPORAL_UI_URL, taskQueue: e.TIDEMARK_TASK_QUEUE },
     s3: { endpoint: e.S3_ENDPOINT, region: e.S3_REGION, accessKeyId: e.AWS_ACCESS_KEY_ID, secretAccessKey: e.AWS_SECRET_ACCESS_KEY, bucket: e.TIDEMARK_BUCKET },
     pipelineUrl: e.TIDEMARK_PIPELINE.startsWith('file:') ? e.TIDEMARK_PIPELINE : pathToFileURL(resolve(e.TIDEMARK_PIPELINE)).href,
-    streaming: { flushIntervalMs: e.FLUSH_INTERVAL_MS, flushBytes: e.FLUSH_BYTES, flushRows: e.FLUSH_ROWS, bufferBudgetBytes: e.BUFFER_BUDGET_BYTES, sessionTimeoutMs: e.CONSUMER_SESSION_TIMEOUT_MS, gapPolicy: e.GAP_POLICY },
-    microBatch: { rowsMax: e.BATCH_ROWS_MAX, runningMax: e.MICRO_BATCHES_RUNNING_MAX, threads: e.REFINE_THREADS },
+    streaming: { flushIntervalMs: e.FLUSH_INTERVAL_MS, flushIntervalMaxMs: e.FLUSH_INTERVAL_MAX_MS, flushBytes: e.FLUSH_BYTES, flushRows: e.FLUSH_ROWS, bufferBudgetBytes: e.BUFFER_BUDGET_BYTES, sessionTimeoutMs: e.CONSUMER_SESSION_TIMEOUT_MS, gapPolicy: e.GAP_POLICY },
+    microBatch: { rowsMin: e.BATCH_ROWS_MIN, rowsMax: e.BATCH_ROWS_MAX, triggerMs: e.BATCH_TRIGGER_MS, runningMax: e.MICRO_BATCHES_RUNNING_MAX, threads: e.REFINE_THREADS },
     historyEventsMax: e.HISTORY_EVENTS_MAX,
     metrics: { port: e.METRICS_PORT ?? null, host: e.METRICS_HOST },
     logLevel: e.LOG_LEVEL,
@@ -121,11 +130,14 @@ export const configToEnvironment = (config: Config): Record<string, string> => (
   TIDEMARK_BUCKET: config.s3.bucket,
   TIDEMARK_PIPELINE: config.pipelineUrl,
   FLUSH_INTERVAL_MS: String(config.streaming.flushIntervalMs),
+  FLUSH_INTERVAL_MAX_MS: String(config.streaming.flushIntervalMaxMs),
   FLUSH_BYTES: String(config.streaming.flushBytes),
   FLUSH_ROWS: String(config.streaming.flushRows),
   BUFFER_BUDGET_BYTES: String(config.streaming.bufferBudgetBytes),
   CONSUMER_SESSION_TIMEOUT_MS: String(config.streaming.sessionTimeoutMs),
   GAP_POLICY: config.streaming.gapPolicy,
+  BATCH_TRIGGER_MS: String(config.microBatch.triggerMs),
+  BATCH_ROWS_MIN: String(config.microBatch.rowsMin),
   BATCH_ROWS_MAX: String(config.microBatch.rowsMax),
   MICRO_BATCHES_RUNNING_MAX: String(config.microBatch.runningMax),
   HISTORY_EVENTS_MAX: String(config.historyEventsMax),

@@ -1,5 +1,6 @@
 // What streaming workers, the stream workflow and its readers agree on. Crosses Temporal as JSON: offsets are decimal
 // strings here, bigint inside. Names of Signals, Queries and Updates are part of the contract.
+import type { BatchLimit } from '../domain/adaptive-limits.ts';
 import type { AgainBatch, CarriedLedger, LedgerTotals, RefusedFile } from '../domain/ledger.ts';
 import type { CoverageJson } from '../domain/offsets.ts';
 
@@ -120,6 +121,8 @@ export interface StreamState {
   refused: RefusedFile[];
   recent: MicroBatchSummary[];
   gaps: GapRange[];
+  /** How much the next micro-batch may hold, and why; null before the lake was read. */
+  batchLimit: (BatchLimit & { triggerMs: number | null }) | null;
   totals: StreamTotals;
 }
 export interface BatchIntervals {
@@ -146,8 +149,10 @@ export interface MicroBatchSummary {
 
 /** Limits that the Temporal Worker's config sets; read with the lake's state, so that they are recorded in the history. */
 export interface StreamLimits {
-  /** Most records in one micro-batch. */
+  /** Most records in one micro-batch, whatever was measured. */
   batchRecordsMax: number;
+  /** How the limit follows what was measured, see src/domain/adaptive-limits.ts; without it the limit is `batchRecordsMax`. */
+  adaptive?: { batchRecordsMin: number; batchTriggerMs: number };
   /** Most micro-batches that run at once. */
   runningMax: number;
   /** Events in one run's history before it continues as new, where the server does not suggest it earlier. */
@@ -157,7 +162,7 @@ export interface StreamLimits {
 /** Workflow input. Only continue-as-new passes the ledger on; a first run rebuilds it from the lake. */
 export interface StreamWorkflowInput {
   source: string;
-  carried?: { ledger: CarriedLedger; limits: StreamLimits; paused: boolean };
+  carried?: { ledger: CarriedLedger; limits: StreamLimits; paused: boolean; batchLimit?: BatchLimit };
 }
 
 /** For a run that has not seen its limits yet. */

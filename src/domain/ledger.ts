@@ -470,6 +470,11 @@ export class CheckpointLedger {
     this.totals.refusedFiles += 1;
   }
 
+  /** The latest that succeeded, the last one last. */
+  recentBatches(count: number): readonly BatchRecord[] {
+    return this.recent.slice(-count);
+  }
+
   get openRecords(): number {
     return Number(this.open.size);
   }

@@ -3,8 +3,10 @@ export interface FlushLimits {
   rowsMax: number;
   /** or at so many bytes of keys, values and headers, */
   bytesMax: number;
-  /** or when its first record has waited so long (wall clock). */
+  /** or when its first record has waited so long (wall clock); */
   intervalMs: number;
+  /** with many topic partitions at a low rate, up to so long: see src/domain/adaptive-limits.ts. Default: no longer than `intervalMs`. */
+  intervalMaxMs?: number;
 }
 
 export const flushDefaults: FlushLimits = { rowsMax: 150_000, bytesMax: 32 * 1024 * 1024, intervalMs: 1_000 };

@@ -5,11 +5,13 @@ import { ByteBudget } from './byte-budget.ts';
 import type { CheckpointClient } from './checkpoint-client.ts';
 import { systemClock } from './clock.ts';
 import type { Clock } from './clock.ts';
+import { FlushPace } from './flush-pace.ts';
 import { flushDefaults } from './flush-policy.ts';
 import type { FlushLimits } from './flush-policy.ts';
 import { SourceReader, closeAtBudget } from './source-reader.ts';
 import type { LaneState, StreamingEvent, StreamingLog } from './source-reader.ts';
 import type { AtStep } from './steps.ts';
+import type { FlushFacts, FlushInterval } from '../domain/adaptive-limits.ts';
 import { GroupConsumer } from '../kafka/consumer.ts';
 import type { GroupConsumerOptions } from '../kafka/consumer.ts';
 import type { ObjectStore } from '../lake/object-store.ts';
@@ -73,6 +75,8 @@ export interface StreamingState {
   sources: Record<string, Record<string, LaneState>>;
   totals: StreamingTotals;
   budget: { limit: number; usedBytes: number; peakBytes: number; full: boolean };
+  /** How long buffers stay open now, and why. */
+  flush: FlushInterval & FlushFacts;
 }
 
 export interface StreamingWorker {
@@ -93,12 +97,20 @@ const looksPerInterval = 5;
 export const startStreamingWorker = (options: StreamingWorkerOptions): StreamingWorker => {
   const clock = options.clock ?? systemClock;
   const owner = options.owner ?? `${hostname()}/${process.pid}/${randomUUID().slice(0, 8)}`;
-  const flush: FlushLimits = { ...flushDefaults, ...options.flush };
+  const limits: FlushLimits = { ...flushDefaults, ...options.flush };
+  const pace = new FlushPace({ intervalMinMs: limits.intervalMs, intervalMaxMs: Math.max(limits.intervalMs, limits.intervalMaxMs ?? 0) }, clock.nowMs());
+  const flush: FlushLimits = {
+    ...limits,
+    get intervalMs() {
+      return pace.intervalMs;
+    },
+  };
   const totals: StreamingTotals = {
     records: 0, recordBytes: 0, files: 0, rows: 0, fileBytes: 0, recoveredFiles: 0, gaps: 0, claimsLost: 0, budgetPauses: 0, encodeMs: 0, putMs: 0,
   };
   const onEvent = (event: StreamingEvent): void => {
     count(totals, event);
+    if (event.type === 'recordsTaken') pace.taken(event.topicPartition, event.records, clock.nowMs());
     options.onEvent?.(event);
   };
   const atStep: AtStep = options.atStep ?? (() => undefined);
@@ -163,8 +175,9 @@ export const startStreamingWorker = (options: StreamingWorkerOptions): Streaming
     parts.push({ reader, consumer, source });
   }
   const timer = setInterval(() => {
+    pace.look(clock.nowMs());
     for (const { reader } of parts) reader.closeDue();
-  }, Math.max(10, flush.intervalMs / looksPerInterval));
+  }, Math.max(10, limits.intervalMs / looksPerInterval));
   for (const { reader, consumer } of parts) {
     reader.start(consumer);
     consumer.start();
@@ -177,6 +190,7 @@ export const startStreamingWorker = (options: StreamingWorkerOptions): Streaming
       sources: Object.fromEntries(parts.map(({ source, reader }) => [source, reader.state()])),
       totals: { ...totals },
       budget: { limit: budget.limit, usedBytes: budget.usedBytes, peakBytes: budget.peakBytes, full: budget.full },
+      flush: pace.current,
     }),
     stop: async ({ deadlineMs = stopDeadlineMsDefault } = {}) => {
       ended ??= (async () => {

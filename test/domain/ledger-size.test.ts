@@ -58,7 +58,7 @@ test.each([
   let after: string | null = '';
   const listed: string[] = [];
   while (after !== null) {
-    const state = streamState('binance-trades', 'running', ledger, after);
+    const state = streamState('binance-trades', 'running', ledger, { batchLimit: { recordsMax: 100_000, reason: 'x'.repeat(150), triggerMs: 5_000 } }, after);
     expect(jsonBytes(state)).toBeLessThan(payloadBytesMax);
     expect(state).toMatchObject({ topicPartitionsTotal: keys.length, failedTotal: ledger.failedCount, runningTotal: ledger.runningCount, openRecords: ledger.openRecords });
     listed.push(...Object.keys(state.topicPartitions));

@@ -71,7 +71,7 @@ export const startPipelineOn = async (endpoints: StackEndpoints, { environment =
   const folder = await mkdtemp(join(tmpdir(), 'tidemark-pipeline-'));
   const config = loadConfig({
     ...endpointEnvironment(endpoints), TEMPORAL_NAMESPACE: `test-${id}`, TIDEMARK_BUCKET: `test-${id}`, TIDEMARK_TOPIC_PREFIX: `${id}.`,
-    REFINE_THREADS: '1', FLUSH_INTERVAL_MS: '300', LOG_LEVEL: 'info', ...environment,
+    REFINE_THREADS: '1', FLUSH_INTERVAL_MS: '300', FLUSH_INTERVAL_MAX_MS: '300', LOG_LEVEL: 'info', ...environment,
   });
   const { brokers, topicPrefix } = config.kafka;
   const pipeline = await loadPipeline(config);

@@ -234,3 +234,29 @@ test('a commit and a claim that the lake keeps waiting do not keep the stream fr
     expect(await stream.claim('worker-2', 'trades/1')).toHaveLength(1);
   });
 }, 90_000);
+
+test('micro-batches that take longer than the trigger interval allows get fewer records, and the state says why', async () => {
+  const adaptive = { batchRecordsMin: 10, batchTriggerMs: 1_000 };
+  const lake = new FakeLake({ batchRecordsMax: 1_000, runningMax: 1, adaptive });
+  const msPerRecord = 3;
+  const sizes: number[] = [];
+  lake.before = (step, { intervals }) => {
+    if (step !== 'refineBatch') return undefined;
+    sizes.push(Number(Coverage.fromJson(intervals ?? {}).size));
+    return new Promise((done) => setTimeout(done, sizes.at(-1)! * msPerRecord));
+  };
+  await run(lake, async (stream) => {
+    const claims = await stream.claim('worker-1', key);
+    expect((await stream.state()).batchLimit).toEqual({ recordsMax: 1_000, reason: 'nothing measured yet: the upper bound', triggerMs: 1_000 });
+    await stream.handle.signal(pauseSignal);
+    await stream.report('worker-1', claims, range(key, 0, 1_300));
+    await stream.until(({ openRecords }) => openRecords === 1_300);
+    await stream.handle.signal(resumeSignal);
+    const { batchLimit } = await stream.until(({ totals }) => totals.goldRows === 1_300, 60_000);
+    expect(sizes[0]).toBe(1_000);
+    // 650 ms are aimed at; a micro-batch has its own cost besides.
+    expect(sizes.slice(1).every((size) => size <= 650 / msPerRecord)).toBe(true);
+    expect(batchLimit!.recordsMax).toBeLessThanOrEqual(650 / msPerRecord);
+    expect(batchLimit!.reason).toMatch(/^\d+ records took [\d.]+ s, aim 0\.65 s/);
+  });
+}, 90_000);
