@@ -155,7 +155,7 @@ export const readFiles = async ({ run, phase, subject, table, files, columns, li
         for (const text of checked.misplaced) markFile(run, 'rows-in-place', table, file, text, lineage);
         if (checked.differsFromMd5) run.md5Differs.push({ table, file });
         if (checked.proof === 'md5') run.hasMd5Etags = true;
-        if (audited && (checked.proof === 'sha256' || checked.proof === 'md5')) audited.checksummedFiles += 1;
+        if (audited && (checked.proof === 'sha256' || checked.proof === 'md5' || checked.proof === 'page-crc')) audited.checksummedFiles += 1;
       }
       onFile?.(checked);
       run.done.files += 1;

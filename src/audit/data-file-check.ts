@@ -17,9 +17,8 @@ import type { LiveFile } from '../lake/table.ts';
 // What is detected of a damaged file, and how:
 // - any changed byte, where the object's metadata holds its SHA-256, as its writer computed it;
 // - any byte that changed since the object was put, where the store's ETag is an MD5 of the content;
-// - without a SHA-256 besides: a changed byte in a page that has a CRC, or that no longer decompresses or decodes, and a
-//   footer that no longer agrees with the manifest. What this misses: an object that was put again with a change in a
-//   page without a CRC that still decompresses, unless it changes a key column;
+// - a changed byte in a page that has a CRC, as every page of ours has, whatever object it was copied to since; in one without,
+//   if it no longer decompresses or decodes, or changes a key column; and a footer that no longer agrees with the manifest;
 // - a size, a row count or bounds that differ from what the manifest says, always.
 
 /** Larger files are hashed in pieces, and their key columns are read apart: whole bodies would be most of the audit's memory. */
@@ -36,7 +35,7 @@ const sha256Metadata = 'sha256';
 export type Verification = 'content' | 'keys';
 
 /** How sure the content is: what compared it. */
-export type ContentProof = 'sha256' | 'md5' | 'pages' | 'none';
+export type ContentProof = 'sha256' | 'md5' | 'page-crc' | 'pages' | 'none';
 
 export interface CheckedFile {
   file: LiveFile;
@@ -137,8 +136,9 @@ const chunkRange = (metadata: ColumnMetaData): { start: number; end: number } =>
   return { start, end: start + Number(metadata.total_compressed_size) };
 };
 
-/** Compares the pages of one column chunk with their CRCs; those without one are decompressed at least. */
-export const verifyPages = (column: string, bytes: Uint8Array, metadata: ColumnMetaData): void => {
+/** Compares the pages of one column chunk with their CRCs; those without one are decompressed at least. True if all have one. */
+export const verifyPages = (column: string, bytes: Uint8Array, metadata: ColumnMetaData): boolean => {
+  let isProven = true;
   const reader = { view: new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength), offset: 0 };
   while (reader.offset < bytes.length) {
     const header = parquetHeader(reader);
@@ -149,20 +149,24 @@ export const verifyPages = (column: string, bytes: Uint8Array, metadata: ColumnM
       if (crc32(page) !== header.crc >>> 0) throw new TidemarkError('CHECKSUM_MISMATCH', `column ${column}: a page differs from its CRC`);
       continue;
     }
+    isProven = false;
     const version2 = header.data_page_header_v2;
     const levels = version2 ? version2.repetition_levels_byte_length + version2.definition_levels_byte_length : 0;
     if (page.length > levels && version2?.is_compressed !== false) decompressPage(page.subarray(levels), header.uncompressed_page_size - levels, metadata.codec, compressors);
   }
+  return isProven;
 };
 
-const verifyAllPages = async (file: ParquetFile): Promise<void> => {
+const verifyAllPages = async (file: ParquetFile): Promise<boolean> => {
+  let isProven = true;
   for (const [group] of file.rowGroupRows.entries()) {
     for (const leaf of file.leaves) {
       const { meta_data: metadata } = file.chunk(group, leaf);
       const [bytes] = await file.fetch([chunkRange(metadata)]);
-      verifyPages(leaf.name, bytes!, metadata);
+      isProven = verifyPages(leaf.name, bytes!, metadata) && isProven;
     }
   }
+  return isProven;
 };
 
 /** Types whose bounds are exact in a footer and in a manifest. */
@@ -222,8 +226,8 @@ export const checkFile = async ({ file, body }: FetchedFile, options: FileCheckO
     }
     if (verification === 'content' && checked.proof !== 'sha256') {
       // An ETag proves only that the store kept what somebody put there last.
-      await verifyAllPages(parquet);
-      if (checked.proof === 'none') checked.proof = 'pages';
+      const isProven = await verifyAllPages(parquet);
+      if (checked.proof === 'none') checked.proof = isProven ? 'page-crc' : 'pages';
     }
   } catch (error) {
     signal?.throwIfAborted();

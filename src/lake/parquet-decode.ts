@@ -1,4 +1,4 @@
-import { gunzipSync, zstdDecompressSync } from 'node:zlib';
+import { crc32, gunzipSync, zstdDecompressSync } from 'node:zlib';
 import { isAscii } from 'node:buffer';
 import type { ColumnMetaData, Compressors, DecodedArray, PageHeader, SchemaElement } from 'hyparquet';
 import { parquetHeader } from 'hyparquet/src/column.js';
@@ -367,6 +367,7 @@ export const decodeColumnChunk = (bytes: Uint8Array, leaf: FileLeaf, metadata: C
     const stored = bytes.subarray(reader.offset, reader.offset + header.compressed_page_size);
     reader.offset += header.compressed_page_size;
     if (stored.length !== header.compressed_page_size) throw new TidemarkError('FILE_UNREADABLE', `column ${leaf.name}: the file ends inside a page`);
+    if (header.crc !== undefined && crc32(stored) !== header.crc >>> 0) throw new TidemarkError('FILE_UNREADABLE', `column ${leaf.name}: a page differs from its CRC`);
     if (header.type === 'DICTIONARY_PAGE') {
       const page = decompressPage(stored, header.uncompressed_page_size, metadata.codec, compressors);
       const count = header.dictionary_page_header!.num_values;

@@ -1,4 +1,4 @@
-import { constants, zstdCompressSync } from 'node:zlib';
+import { constants, crc32, zstdCompressSync } from 'node:zlib';
 import type { ColumnChunk, Encoding } from 'hyparquet';
 import type { MinMaxType } from 'hyparquet/src/types.js';
 import type { ByteWriter } from 'hyparquet-writer';
@@ -550,6 +550,13 @@ const pageRowsOf = (dense: DenseValues, rowCount: number): number => {
 const compress = (bytes: Uint8Array, level: number): Uint8Array =>
   zstdCompressSync(bytes, { params: { [constants.ZSTD_c_compressionLevel]: level }, chunkSize: Math.max(64, Math.min(1 << 16, bytes.length)) });
 
+/**
+ * The checksum of a page as it is stored, header excluded (parquet.thrift, PageHeader.crc; a signed field). It goes with the page
+ * wherever its column chunk is copied, so a byte that changes anywhere between the writer and a reader years later is found, by
+ * any engine that verifies pages.
+ */
+export const pageCrc = (...parts: readonly Uint8Array[]): number => parts.reduce((crc, part) => crc32(part, crc), 0) | 0;
+
 /** Physical bytes as the value that hyparquet-writer's statistics take for the element. */
 export const statisticValue = (leaf: Leaf, bytes: Uint8Array | undefined): MinMaxType | undefined => {
   if (!bytes) return undefined;
@@ -598,7 +605,7 @@ export const appendColumnChunk = (
     dictionaryOffset = BigInt(out.offset);
     const headerStart = out.offset;
     writePageHeader(out, {
-      type: 'DICTIONARY_PAGE', uncompressed_page_size: page.length, compressed_page_size: stored.length,
+      type: 'DICTIONARY_PAGE', uncompressed_page_size: page.length, compressed_page_size: stored.length, crc: pageCrc(stored),
       dictionary_page_header: { num_values: denseLength(entries), encoding: 'PLAIN' },
     });
     uncompressedBytes += out.offset - headerStart + page.length;
@@ -650,6 +657,7 @@ export const appendColumnChunk = (
     const headerStart = out.offset;
     writePageHeader(out, {
       type: 'DATA_PAGE_V2', uncompressed_page_size: levels.length + page.length, compressed_page_size: levels.length + stored.length,
+      crc: pageCrc(levels, stored),
       data_page_header_v2: {
         num_values: levelEnd - levelStart, num_nulls: nulls, num_rows: rowEnd - row, encoding,
         definition_levels_byte_length: levels.length - repetitionBytes, repetition_levels_byte_length: repetitionBytes,

@@ -1,6 +1,7 @@
 import { constants, zstdCompressSync } from 'node:zlib';
 import { ByteWriter } from 'hyparquet-writer';
 import { writePageHeader } from 'hyparquet-writer/src/datapage.js';
+import { pageCrc } from '../lake/parquet-pages.ts';
 import type { Leaf } from '../lake/parquet-schema.ts';
 import type { CopiedChunk } from '../lake/parquet-writer.ts';
 
@@ -20,17 +21,18 @@ export const plainColumnChunk = (leaf: Leaf, pieces: readonly { bytes: Uint8Arra
   let uncompressedBytes = 0;
   for (const { bytes, rows } of pieces) {
     const stored = zstdCompressSync(bytes, { params: { [constants.ZSTD_c_compressionLevel]: zstdLevel }, chunkSize: Math.max(64, Math.min(compressedBytesGuess, bytes.length)) });
-    const levels = leaf.maxDefinitionLevel > 0 ? runOfOnes(rows) : [];
+    const levels = Uint8Array.from(leaf.maxDefinitionLevel > 0 ? runOfOnes(rows) : []);
     const headerStart = out.offset;
     writePageHeader(out, {
       type: 'DATA_PAGE_V2', uncompressed_page_size: levels.length + bytes.length, compressed_page_size: levels.length + stored.length,
+      crc: pageCrc(levels, stored),
       data_page_header_v2: {
         num_values: rows, num_nulls: 0, num_rows: rows, encoding: 'PLAIN',
         definition_levels_byte_length: levels.length, repetition_levels_byte_length: 0, is_compressed: true,
       },
     });
     uncompressedBytes += out.offset - headerStart + levels.length + bytes.length;
-    out.appendBytes(Uint8Array.from(levels));
+    out.appendBytes(levels);
     out.appendBytes(stored);
     rowCount += rows;
   }

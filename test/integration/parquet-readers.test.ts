@@ -104,6 +104,21 @@ describe('a data file of ours', () => {
   });
 });
 
+test('pyarrow verifies the checksum of every page, and finds the one with a changed byte', async () => {
+  const { bytes } = encodeDataFile({ fields, batch, rowGroupRows: 1_024 });
+  const path = join(folder, 'verified.parquet');
+  await writeFile(path, bytes);
+  expect(await runPython(script, { do: 'verify', path })).toEqual({ damaged: null });
+  const opened = await openParquet(bytesSource(bytes));
+  for (const name of ['raw', 'text', 'conditions', 'topic']) {
+    const { data_page_offset: start, total_compressed_size: size, dictionary_page_offset: dictionary } = opened.chunk(1, opened.leaf(name)).meta_data;
+    const damaged = Uint8Array.from(bytes);
+    damaged[Number(dictionary ?? start) + Number(size) - 1]! ^= 1;
+    await writeFile(path, damaged);
+    expect(await runPython(script, { do: 'verify', path }), name).toEqual({ damaged: expect.stringContaining('CRC') as string });
+  }
+});
+
 describe('a file of an independent writer is read as it was written', () => {
   const cases: [string, Record<string, unknown>][] = [
     ['snappy, pages v1', { compression: 'snappy' }],

@@ -211,6 +211,23 @@ test('a copied row group holds the same rows under other field ids, beside colum
   }), { ...check, numRuns: 20 });
 });
 
+test('a byte that changes in any page is refused by whoever reads the column, also after the column chunk was copied to another file', async () => {
+  const column: Field = { id: 1, name: 'text', type: 'string', required: true };
+  const texts = Array.from({ length: 500 }, (_, i) => `row ${i * 7919}`);
+  const { bytes: file } = encodeDataFile({ fields: [column], batch: { rowCount: texts.length, columns: { text: texts } } });
+  const opened = await openParquet(bytesSource(file));
+  const { data_page_offset: start, total_compressed_size: size } = opened.chunk(0, opened.leaf('text')).meta_data;
+  const damaged = Uint8Array.from(file);
+  // Behind the header, inside the compressed values.
+  damaged[Number(start) + Number(size) - 20]! ^= 4;
+  const source = await openParquet(bytesSource(damaged));
+  await expect(readColumns(source, { columns: ['text'] })).rejects.toMatchObject({ code: 'FILE_UNREADABLE', message: 'column text: a page differs from its CRC' });
+  const builder = new DataFileBuilder({ fields: [column] });
+  const [copy] = await copyColumnChunks(source, 0, [column]);
+  builder.appendRowGroup(texts.length, () => copy!);
+  await expect(readColumns(await openParquet(bytesSource(builder.finish().bytes)), { columns: ['text'] })).rejects.toThrow('a page differs from its CRC');
+});
+
 test('row group bounds are exact for 64-bit values, decimals near their limit included', async () => {
   const offset: Field = { id: 1, name: 'offset', type: 'long', required: true };
   const price: Field = { id: 2, name: 'price', type: 'decimal(18,8)', required: false };

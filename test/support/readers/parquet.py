@@ -54,6 +54,14 @@ def read(path):
     }
 
 
+def verify(path):
+    try:
+        pyarrow.parquet.ParquetFile(path, page_checksum_verification=True).read()
+    except OSError as error:
+        return {"damaged": str(error)}
+    return {"damaged": None}
+
+
 def write(path, options):
     count = 300
     table = pyarrow.table(
@@ -75,4 +83,9 @@ def write(path, options):
 
 
 command = json.load(sys.stdin)
-json.dump(read(command["path"]) if command["do"] == "read" else write(command["path"], command["options"]), sys.stdout)
+answers = {
+    "read": lambda: read(command["path"]),
+    "verify": lambda: verify(command["path"]),
+    "write": lambda: write(command["path"], command["options"]),
+}
+json.dump(answers[command["do"]](), sys.stdout)
