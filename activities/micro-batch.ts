@@ -9,11 +9,12 @@ import type { Pipeline } from '../src/datasets/pipeline.ts';
 import { TidemarkError } from '../src/domain/errors.ts';
 import { addDelay } from '../src/domain/freshness.ts';
 import type { FreshnessJson } from '../src/domain/freshness.ts';
-import { Coverage, parseTopicPartitionKey } from '../src/domain/offsets.ts';
+import { Coverage } from '../src/domain/offsets.ts';
 import type { CoverageJson } from '../src/domain/offsets.ts';
 import type { DataFile } from '../src/lake/data-file.ts';
 import type { ObjectStore } from '../src/lake/object-store.ts';
 import type { Catalog, LiveFile, TableVersion } from '../src/lake/table.ts';
+import { bronzeLineage, filesOfOffsets, rowLineage } from '../src/refine/lineage-files.ts';
 import type { RefinePool } from '../src/refine/refine-pool.ts';
 import type { RefineResult } from '../src/refine/refine.ts';
 import type { ProducedHistogram } from '../src/refine/transform.ts';
@@ -41,29 +42,6 @@ interface StagedBatch {
 type StagedRefine = Pick<RefineResult, 'silverFiles' | 'dlqFiles' | 'bronzeRows' | 'silverRows' | 'dlqRows' | 'dlqByType' | 'produced'>;
 const emptyRefine: StagedRefine = {
   silverFiles: [], dlqFiles: [], bronzeRows: 0, silverRows: 0, dlqRows: 0, dlqByType: {}, produced: { bucketMs: 10, buckets: [] },
-};
-
-/** Columns that say where a row came from, in Bronze and in the tables behind it. */
-const bronzeLineage = { topic: 'topic', partition: 'partition', offset: 'offset' };
-const lineage = { topic: 'kafka_topic', partition: 'kafka_partition', offset: 'kafka_offset' };
-
-/** Live files that may hold rows of the offsets, by their bounds; each file once. */
-const filesOfOffsets = async (version: TableVersion, offsets: Coverage, columns: typeof lineage): Promise<LiveFile[]> => {
-  const files = new Map<string, LiveFile>();
-  for (const [key, set] of offsets.entries()) {
-    const { topic, partition } = parseTopicPartitionKey(key);
-    for (const { start, end } of set.intervals) {
-      const found = await version.scan({
-        bounds: [
-          { column: columns.topic, min: topic, max: topic },
-          { column: columns.partition, min: partition, max: partition },
-          { column: columns.offset, min: start, max: end - 1n },
-        ],
-      });
-      for (const file of found) files.set(file.filePath, file);
-    }
-  }
-  return [...files.values()];
 };
 
 const delaysOf = ({ bucketMs, buckets }: ProducedHistogram, committedAtMs: number): FreshnessJson => {
@@ -109,7 +87,7 @@ export const createMicroBatchActivities = ({ catalog, store, pipeline, refinePoo
       throw new TidemarkError('BAD_INPUT', `micro-batch ${input.batch} of ${input.source}: expected offsets that the DLQ lacks, found some that only Silver lacks: it can be retried, not diverted`);
     }
     const silverHas = plan.dlq.subtract(plan.silver);
-    const silverFiles = silverHas.isEmpty ? [] : await filesOfOffsets(await catalog.load(dataset.silver.name), silverHas, lineage);
+    const silverFiles = silverHas.isEmpty ? [] : await filesOfOffsets(await catalog.load(dataset.silver.name), silverHas, rowLineage);
     const { dlqFiles, bronzeRows, dlqRows } = await refinePool.run('divert', {
       source: input.source,
       batchId: `${input.source}-${input.batch}`,
@@ -166,7 +144,7 @@ export const createMicroBatchActivities = ({ catalog, store, pipeline, refinePoo
       // The prepared files hold what Silver lacked. If Silver had a part already, its own live files hold the rest.
       const candidates = Coverage.fromJson(plan.silver).contains(offsets)
         ? silverFiles
-        : await filesOfOffsets(await catalog.load(dataset.silver.name), offsets, lineage);
+        : await filesOfOffsets(await catalog.load(dataset.silver.name), offsets, rowLineage);
       const merged = await mergePool.run('mergeGold', {
         source: input.source,
         commitId: `${microBatchWorkflowId(input.source, input.batch)}/${input.stagedKey}`,

@@ -31,6 +31,9 @@ export const errorCodes = {
   TEMPORAL_UNAVAILABLE: { retryable: true },
   WORKFLOW_NOT_FOUND: { retryable: false },
   BUDGET_EXCEEDED: { retryable: false },
+  BUCKET_HELD: { retryable: true },
+  OFFSETS_CLAIMED: { retryable: true },
+  RULES_CHANGED: { retryable: false },
   STACK_START_FAILED: { retryable: false },
   TOOLCHAIN_MISSING: { retryable: false },
 } as const satisfies Record<string, { retryable: boolean }>;

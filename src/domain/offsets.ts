@@ -129,6 +129,19 @@ export class IntervalSet {
     return false;
   }
 
+  /** Whether any offset of [start, end) is in the set: a binary search, where {@link overlaps} walks. */
+  meets({ start, end }: Interval): boolean {
+    let low = 0;
+    let high = this.intervals.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (this.intervals[middle]!.end <= start) low = middle + 1;
+      else high = middle;
+    }
+    const first = this.intervals[low];
+    return first !== undefined && start < end && first.start < end;
+  }
+
   contains(other: IntervalSet): boolean {
     return other.subtract(this).isEmpty;
   }

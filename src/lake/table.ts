@@ -73,7 +73,13 @@ export interface CommitRequest {
   operation?: 'replace';
   /** Goes to the snapshot's summary. Never secrets. */
   summary?: Record<string, string>;
-  setProperties?: Record<string, string>;
+  /** Null takes the property away. */
+  setProperties?: Record<string, string | null>;
+  /**
+   * What else the commit depends on, asked on each attempt of the version that it would build on: throws if that does not hold.
+   * Not asked when the commit turns out to be a repetition.
+   */
+  check?: (base: TableVersion) => void;
   attemptsMax?: number;
   signal?: AbortSignal;
 }

@@ -63,6 +63,7 @@ export async function checkRequirements(base: LoadedTable, request: CommitReques
     invariant(since instanceof LoadedTable, 'bucketsUnchangedSince.base is not a version that a catalog loaded');
     await checkBuckets(base, request.commitId, since, bucketsUnchangedSince.partitions);
   }
+  request.check?.(base);
   return { verdict: 'proceed' };
 }
 
@@ -117,7 +118,7 @@ export async function stageUpdate(
 /** The metadata of the version after `base`: bounded snapshots and logs, and the chain of attempts. */
 export function nextMetadata(
   base: LoadedTable, prepared: PreparedCommit, limits: UpdateLimits, nowMs: number,
-  change: { snapshot?: SnapshotJson | null; properties?: Record<string, string>; refs?: TableMetadata['refs'] },
+  change: { snapshot?: SnapshotJson | null; properties?: Record<string, string | null>; refs?: TableMetadata['refs'] },
 ): TableMetadata {
   const { metadata } = base;
   const { snapshot } = change;
@@ -135,7 +136,7 @@ export function nextMetadata(
     ...metadata,
     'last-sequence-number': snapshot?.['sequence-number'] ?? metadata['last-sequence-number'],
     'last-updated-ms': timestampMs,
-    'properties': { ...metadata.properties, ...change.properties, [attemptProperty]: prepared.attempt, [parentAttemptProperty]: base.attempt ?? '' },
+    'properties': { ...withChanges(metadata.properties, change.properties ?? {}), [attemptProperty]: prepared.attempt, [parentAttemptProperty]: base.attempt ?? '' },
     'current-snapshot-id': snapshot?.['snapshot-id'] ?? metadata['current-snapshot-id'],
     snapshots,
     'snapshot-log': log.slice(logFrom),
@@ -143,6 +144,15 @@ export function nextMetadata(
     refs,
   };
 }
+
+const withChanges = (properties: Readonly<Record<string, string>>, changes: Readonly<Record<string, string | null>>): Record<string, string> => {
+  const next: Record<string, string> = { ...properties };
+  for (const [name, value] of Object.entries(changes)) {
+    if (value === null) delete next[name];
+    else next[name] = value;
+  }
+  return next;
+};
 
 /** A manifest of the new snapshot: carried over, or entries that are still to be written. */
 type StagedManifest = { liveFiles: number } & ({ carried: ManifestFile; entries: undefined } | { carried: undefined; entries: readonly ManifestEntry[] });
