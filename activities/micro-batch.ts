@@ -18,6 +18,7 @@ import { bronzeLineage, filesOfOffsets, rowLineage } from '../src/refine/lineage
 import type { RefinePool } from '../src/refine/refine-pool.ts';
 import type { RefineResult } from '../src/refine/refine.ts';
 import type { ProducedHistogram } from '../src/refine/transform.ts';
+import type { MicroBatchEvent } from '../src/telemetry/micro-batch-metrics.ts';
 import { asActivity } from './edge.ts';
 import { publishResult } from './stream.ts';
 
@@ -28,7 +29,10 @@ export interface MicroBatchDeps {
   refinePool: Pick<RefinePool, 'run'>;
   mergePool: Pick<RefinePool, 'run'>;
   now?: () => number;
+  /** Told of each commit that this process made, not of one that was found made: the place for metrics. */
+  onEvent?: (event: MicroBatchEvent) => void;
 }
+
 
 /** What refining leaves for the steps after it, as JSON in the store. */
 interface StagedBatch {
@@ -37,6 +41,7 @@ interface StagedBatch {
   silverFiles: DataFile[];
   dlqFiles: DataFile[];
   produced: ProducedHistogram;
+  startedAtMs: number;
 }
 
 type StagedRefine = Pick<RefineResult, 'silverFiles' | 'dlqFiles' | 'bronzeRows' | 'silverRows' | 'dlqRows' | 'dlqByType' | 'produced'>;
@@ -50,7 +55,7 @@ const delaysOf = ({ bucketMs, buckets }: ProducedHistogram, committedAtMs: numbe
   return histogram;
 };
 
-export const createMicroBatchActivities = ({ catalog, store, pipeline, refinePool, mergePool, now = Date.now }: MicroBatchDeps): MicroBatchActivities => {
+export const createMicroBatchActivities = ({ catalog, store, pipeline, refinePool, mergePool, now = Date.now, onEvent }: MicroBatchDeps): MicroBatchActivities => {
   const loadStaged = async (key: string): Promise<StagedBatch> =>
     JSON.parse(Buffer.from((await store.get(key)).body).toString('utf8')) as StagedBatch;
   const summaryOf = ({ source, batch }: MicroBatchInput) => ({ [goldSummary.source]: source, [goldSummary.batch]: String(batch) });
@@ -102,6 +107,7 @@ export const createMicroBatchActivities = ({ catalog, store, pipeline, refinePoo
 
   return {
     refineBatch: (input) => asActivity(async ({ signal, report }): Promise<RefinedBatch> => {
+      const startedAtMs = now();
       const dataset = datasetOf(pipeline, input.source);
       const plan = await planOf(dataset, input.intervals);
       const wanted = plan.silver.union(plan.dlq);
@@ -115,23 +121,34 @@ export const createMicroBatchActivities = ({ catalog, store, pipeline, refinePoo
         nowMs: now(),
       }, { signal, onProgress: report });
       const { silverFiles, dlqFiles, produced, bronzeRows, silverRows, dlqRows, dlqByType } = refined;
-      const staged: StagedBatch = { plan: { silver: plan.silver.toJson(), dlq: plan.dlq.toJson() }, silverFiles, dlqFiles, produced };
+      const staged: StagedBatch = { plan: { silver: plan.silver.toJson(), dlq: plan.dlq.toJson() }, silverFiles, dlqFiles, produced, startedAtMs };
       const stagedKey = `staging/${input.source}/${input.batch}-${randomUUID()}.json`;
       await store.put(stagedKey, JSON.stringify(staged), { condition: 'absent', contentType: 'application/json', signal });
       return { stagedKey, bronzeRows, silverRows, dlqRows, dlqByType, silverFiles: silverFiles.length, dlqFiles: dlqFiles.length };
     }),
 
     publishSilver: (input) => asActivity(async ({ signal }) => {
-      const { silver } = datasetOf(pipeline, input.source);
-      const { plan, silverFiles } = await loadStaged(input.stagedKey);
+      const { silver, eventTime } = datasetOf(pipeline, input.source);
+      const { plan, silverFiles, produced, startedAtMs } = await loadStaged(input.stagedKey);
       const { properties } = await catalog.load(silver.name);
       const batchMax = Math.max(input.batch, Number(properties[batchMaxProperty] ?? 0));
-      return publish(silver.name, input, silverFiles, Coverage.fromJson(plan.silver), signal, { [batchMaxProperty]: String(batchMax) });
+      const published = await publish(silver.name, input, silverFiles, Coverage.fromJson(plan.silver), signal, { [batchMaxProperty]: String(batchMax) });
+      if (published.status === 'committed') {
+        const { source, batch } = input;
+        onEvent?.({ type: 'silverPublished', source, batch, files: silverFiles, eventTime, produced, startedAtMs, committedAtMs: now() });
+      }
+      return published;
     }),
 
     publishDlq: (input) => asActivity(async ({ signal }) => {
       const { plan, dlqFiles } = await loadStaged(input.stagedKey);
-      return publish(pipeline.dlqTable, input, dlqFiles, Coverage.fromJson(plan.dlq), signal);
+      const published = await publish(pipeline.dlqTable, input, dlqFiles, Coverage.fromJson(plan.dlq), signal);
+      if (published.status === 'committed') {
+        const rowsByType: Record<string, number> = {};
+        for (const { partition, recordCount } of dlqFiles) rowsByType[String(partition['error_type'])] = (rowsByType[String(partition['error_type'])] ?? 0) + recordCount;
+        onEvent?.({ type: 'dlqPublished', source: input.source, batch: input.batch, rowsByType });
+      }
+      return published;
     }),
 
     mergeGold: (input) => asActivity(async ({ signal, report }): Promise<MergeResult> => {
@@ -140,7 +157,7 @@ export const createMicroBatchActivities = ({ catalog, store, pipeline, refinePoo
       const gold = await catalog.load(dataset.gold.name);
       const offsets = requested.subtract(gold.coverage);
       if (offsets.isEmpty) return { status: 'alreadyCommitted', snapshotId: null, attempts: 0, ...countsOfCommit(gold, input), freshness: {} };
-      const { plan, silverFiles, produced } = await loadStaged(input.stagedKey);
+      const { plan, silverFiles, produced, startedAtMs } = await loadStaged(input.stagedKey);
       // The prepared files hold what Silver lacked. If Silver had a part already, its own live files hold the rest.
       const candidates = Coverage.fromJson(plan.silver).contains(offsets)
         ? silverFiles
@@ -153,14 +170,13 @@ export const createMicroBatchActivities = ({ catalog, store, pipeline, refinePoo
         summary: summaryOf(input),
         nowMs: now(),
       }, { signal, onProgress: report });
-      return {
-        status: merged.status,
-        snapshotId: merged.snapshotId,
-        attempts: merged.attempts,
-        goldRows: merged.goldRows,
-        duplicates: merged.duplicates,
-        freshness: delaysOf(produced, now()),
-      };
+      const committedAtMs = now();
+      const { status, snapshotId, attempts, goldRows, duplicates } = merged;
+      const freshness = delaysOf(produced, committedAtMs);
+      if (status === 'committed') {
+        onEvent?.({ type: 'goldMerged', source: input.source, batch: input.batch, table: dataset.gold.name, rows: goldRows, duplicates, freshness, attempts, commitMs: merged.commitMs, startedAtMs, committedAtMs });
+      }
+      return { status, snapshotId, attempts, goldRows, duplicates, freshness };
     }),
   };
 };

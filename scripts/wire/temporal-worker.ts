@@ -7,7 +7,11 @@ import { createStreamActivities } from '../../activities/stream.ts';
 import { runAudit } from '../../src/audit/run-audit.ts';
 import type { Config } from '../../src/config/config.ts';
 import { RefinePool } from '../../src/refine/refine-pool.ts';
+import { findFreePorts } from '../../src/stack/ports.ts';
+import { createAuditMetrics } from '../../src/telemetry/audit-metrics.ts';
+import { withCommitMetrics } from '../../src/telemetry/commit-metrics.ts';
 import type { Logger } from '../../src/telemetry/logger.ts';
+import { createMicroBatchMetrics } from '../../src/telemetry/micro-batch-metrics.ts';
 import { openLake } from './lake.ts';
 import { loadPipeline } from './pipeline.ts';
 import type { Telemetry } from './telemetry.ts';
@@ -17,6 +21,7 @@ import { loadWorkflowBundle } from './workflow-bundle.ts';
 /** Activities at once: a few per running micro-batch and the stream's own; refining itself is bounded by the threads. */
 const activitiesMax = 24;
 const cachedWorkflowsMax = 100;
+const coreMetricsTimeoutMs = 3_000;
 
 const toPino = (log: Logger) => new DefaultLogger('WARN', ({ level, message, meta }: LogEntry) => {
   const { error, ...rest } = (meta ?? {}) as Record<string, unknown>;
@@ -35,20 +40,40 @@ export interface RunningTemporalWorker {
 
 let runtimeInstalled = false;
 
+/** The metrics of the SDK's Rust core have an exporter of their own; its page is put behind ours. */
+const installRuntime = async (log: Logger, telemetry: Telemetry | undefined): Promise<void> => {
+  const options = { logger: toPino(log), shutdownSignals: [] };
+  if (!telemetry?.http) {
+    Runtime.install(options);
+    return;
+  }
+  const [port] = await findFreePorts(1);
+  const bindAddress = `127.0.0.1:${port}`;
+  Runtime.install({ ...options, telemetryOptions: { metrics: { prometheus: { bindAddress, countersTotalSuffix: true, unitSuffix: true, useSecondsForDurations: true } } } });
+  telemetry.addExposition(async () => {
+    const answer = await fetch(`http://${bindAddress}/metrics`, { signal: AbortSignal.timeout(coreMetricsTimeoutMs) });
+    return answer.text();
+  });
+};
+
 /** Starts a Temporal Worker with all Workflows and activities of the pipeline. Resolves once it polls its task queue. */
 export const startTemporalWorker = async (config: Config, log: Logger, telemetry?: Telemetry): Promise<RunningTemporalWorker> => {
   if (!runtimeInstalled) {
     // The Runtime is one for each process; its Rust core must stay silent on stdout, which belongs to the scripts' results.
-    Runtime.install({ logger: toPino(log), shutdownSignals: [] });
+    await installRuntime(log, telemetry);
     runtimeInstalled = true;
   }
   const pipeline = await loadPipeline(config);
   const refinePool = new RefinePool(config, log);
   // One thread for all merges: they follow each other into the same Gold buckets, and share the cache of its keys.
   const mergePool = new RefinePool({ ...config, microBatch: { threads: 1 } }, log);
-  const [{ catalog, store }, clientConnection, connection, workflowBundle] = await Promise.all([
+  const [lake, clientConnection, connection, workflowBundle] = await Promise.all([
     openLake(config, pipeline), connectTemporal(config), NativeConnection.connect({ address: config.temporal.address }), loadWorkflowBundle(), refinePool.open(), mergePool.open(),
   ]);
+  const { store } = lake;
+  const sources = pipeline.datasets.map(({ source }) => source);
+  const figures = telemetry && { microBatch: createMicroBatchMetrics(telemetry.metrics, sources), audit: createAuditMetrics(telemetry.metrics) };
+  const catalog = telemetry ? withCommitMetrics(lake.catalog, telemetry.metrics) : lake.catalog;
   await prepareNamespace(clientConnection, config, log);
   const temporal = new Client({ connection: clientConnection, namespace: config.temporal.namespace });
   const worker = await Worker.create({
@@ -64,8 +89,8 @@ export const startTemporalWorker = async (config: Config, log: Logger, telemetry
           runningMax: config.microBatch.runningMax, historyEventsMax: config.historyEventsMax,
         },
       }),
-      ...createAuditActivities({ audit: (input, options) => runAudit(config, input, options) }),
-      ...createMicroBatchActivities({ catalog, store, pipeline, refinePool, mergePool }),
+      ...createAuditActivities({ audit: (input, options) => runAudit(config, input, options), ...(figures ? { onReport: figures.audit } : {}) }),
+      ...createMicroBatchActivities({ catalog, store, pipeline, refinePool, mergePool, ...(figures ? { onEvent: figures.microBatch } : {}) }),
     },
     maxConcurrentActivityTaskExecutions: activitiesMax,
     maxCachedWorkflows: cachedWorkflowsMax,

@@ -41,3 +41,7 @@ export const freshnessQuantile = (histogram: FreshnessJson, q: number): number |
   }
   return Math.round(bucketEdgeMs(buckets.at(-1)!));
 };
+
+/** Each bucket as the middle of its delays and how many records it counts. */
+export const freshnessDelays = (histogram: FreshnessJson): { delayMs: number; records: number }[] =>
+  Object.entries(histogram).map(([bucket, records]) => ({ delayMs: (growth ** Number(bucket) + bucketEdgeMs(Number(bucket))) / 2, records }));

@@ -59,6 +59,8 @@ export interface MergeGoldResult {
   replacedRows: number;
   addedFiles: number;
   removedFiles: number;
+  /** Of the table commit alone, its retries included; 0 for a repetition. */
+  commitMs: number;
   /** False for a repetition whose snapshot is not retained: its counts are 0. */
   isCounted: boolean;
 }
@@ -165,7 +167,7 @@ const repetition = (version: TableVersion, commitId: string, attempts: number): 
   return {
     status: 'alreadyCommitted', attempts, snapshotId: own ? String(own.snapshotId) : null, isCounted: own !== undefined,
     goldRows: Number(own?.summary[goldSummary.rows] ?? 0), duplicates: Number(own?.summary[goldSummary.duplicates] ?? 0),
-    replacedRows: 0, addedFiles: 0, removedFiles: 0,
+    replacedRows: 0, addedFiles: 0, removedFiles: 0, commitMs: 0,
   };
 };
 
@@ -231,6 +233,7 @@ class GoldMerge {
     const goldRows = inserted - replacedRows;
     invariant(goldRows + duplicates === candidates, () => `${this.input.commitId}: expected ${candidates} Silver rows in Gold or among the duplicates, found ${goldRows} and ${duplicates}`);
     const touched = new Map(units.filter(({ candidateCount }) => candidateCount > 0).map(({ bucket }) => [bucket, bucket.partition]));
+    const commitFrom = performance.now();
     const result = await catalog.commit(dataset.gold.name, {
       commitId: this.input.commitId, add, remove: removed, cover: this.planned, coverageAbsent: this.planned,
       bucketsUnchangedSince: { base, partitions: [...touched.values()] },
@@ -240,7 +243,7 @@ class GoldMerge {
     if (result.status === 'alreadyCommitted') return repetition(result.version, this.input.commitId, attempts);
     return {
       status: 'committed', snapshotId: result.snapshotId === null ? null : String(result.snapshotId), attempts,
-      goldRows, duplicates, replacedRows, addedFiles: add.length, removedFiles: removed.length, isCounted: true,
+      goldRows, duplicates, replacedRows, addedFiles: add.length, removedFiles: removed.length, commitMs: performance.now() - commitFrom, isCounted: true,
     };
   }
 
