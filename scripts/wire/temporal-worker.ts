@@ -11,7 +11,10 @@ import { findFreePorts } from '../../src/stack/ports.ts';
 import { createAuditMetrics } from '../../src/telemetry/audit-metrics.ts';
 import { withCommitMetrics } from '../../src/telemetry/commit-metrics.ts';
 import type { Logger } from '../../src/telemetry/logger.ts';
+import { createLakeMetrics } from '../../src/telemetry/lake-metrics.ts';
 import { createMicroBatchMetrics } from '../../src/telemetry/micro-batch-metrics.ts';
+import { repeatLook } from '../../src/telemetry/slow-collector.ts';
+import { createWorkflowMetrics } from '../../src/telemetry/workflow-metrics.ts';
 import { openLake } from './lake.ts';
 import { loadPipeline } from './pipeline.ts';
 import type { Telemetry } from './telemetry.ts';
@@ -22,6 +25,8 @@ import { loadWorkflowBundle } from './workflow-bundle.ts';
 const activitiesMax = 24;
 const cachedWorkflowsMax = 100;
 const coreMetricsTimeoutMs = 3_000;
+/** Figures of the lake and of visibility. */
+const lookEveryMs = 60_000;
 
 const toPino = (log: Logger) => new DefaultLogger('WARN', ({ level, message, meta }: LogEntry) => {
   const { error, ...rest } = (meta ?? {}) as Record<string, unknown>;
@@ -102,8 +107,18 @@ export const startTemporalWorker = async (config: Config, log: Logger, telemetry
     shutdownGraceTime: '5 seconds',
     shutdownForceTime: '20 seconds',
   });
+  const stopped = new AbortController();
+  const looks = telemetry?.http ? [
+    createLakeMetrics({ catalog, store, pipeline, metrics: telemetry.metrics, signal: stopped.signal }),
+    createWorkflowMetrics(temporal, telemetry.metrics),
+  ] : [];
+  const looking = looks.map((look) => repeatLook({
+    look, everyMs: lookEveryMs, signal: stopped.signal, onFailure: (error) => log.warn({ err: error }, 'figures for /metrics could not be read'),
+  }));
   telemetry?.setReadiness(() => ({ ready: worker.getState() === 'RUNNING', worker: worker.getState() }));
   const done = worker.run().finally(async () => {
+    stopped.abort();
+    await Promise.all(looking);
     await Promise.all([refinePool.close(), mergePool.close()]);
     await connection.close();
     await clientConnection.close();

@@ -1,0 +1,93 @@
+import { ingestGapsTable } from '../datasets/engine-tables.ts';
+import { pipelineTables } from '../datasets/pipeline.ts';
+import type { Pipeline } from '../datasets/pipeline.ts';
+import { decodeSingleValue } from '../lake/iceberg/single-value.ts';
+import type { ObjectStore } from '../lake/object-store.ts';
+import type { Catalog, LiveFile } from '../lake/table.ts';
+import type { Metrics } from './metrics.ts';
+
+export interface LakeMetricsOptions {
+  catalog: Pick<Catalog, 'load' | 'dataLocation'>;
+  store: Pick<ObjectStore, 'keyOf' | 'list'>;
+  pipeline: Pipeline;
+  metrics: Metrics;
+  signal: AbortSignal;
+}
+
+/** Looks between two listings of the metadata folders: they hold an object or more for each commit of a day. */
+const looksPerListing = 10;
+
+interface SeenTable { metadataLocation: string; partitions: Set<string> }
+
+/**
+ * The gauges of the tables. Reads manifests alone, of tables that have changed since the last look, so that a look costs
+ * little beside a stream; returns one look, to be repeated.
+ */
+export const createLakeMetrics = ({ catalog, store, pipeline, metrics, signal }: LakeMetricsOptions): (() => Promise<void>) => {
+  const seen = new Map<string, SeenTable>();
+  let looks = 0;
+
+  const countMetadata = async (table: string): Promise<void> => {
+    const data = store.keyOf(catalog.dataLocation(table, ''));
+    let objects = 0;
+    for await (const _ of store.list(`${data.slice(0, data.lastIndexOf('data/'))}metadata/`)) {
+      objects += 1;
+      if (signal.aborted) return;
+    }
+    metrics.set('metadata_file_count', { table }, objects);
+  };
+
+  const lookAt = async (table: string): Promise<void> => {
+    const version = await catalog.load(table);
+    const before = seen.get(table);
+    if (before?.metadataLocation === version.metadataLocation) return;
+    const files = await version.scan();
+    const bytes = bytesByPartition(files);
+    const sizes = [...bytes.values()].sort((a, b) => a - b);
+    metrics.set('data_file_count', { table }, files.length);
+    metrics.set('table_rows', { table }, files.reduce((sum, { recordCount }) => sum + recordCount, 0));
+    metrics.set('stored_bytes', { table, tier: 'hot' }, sizes.reduce((sum, size) => sum + size, 0));
+    metrics.set('table_partitions', { table }, sizes.length);
+    metrics.set('partition_size_bytes', { table, stat: 'median' }, sizes[Math.floor(sizes.length / 2)] ?? 0);
+    metrics.set('partition_size_bytes', { table, stat: 'max' }, sizes.at(-1) ?? 0);
+    // What was there at the first look was not created now.
+    const created = before === undefined ? 0 : [...bytes.keys()].filter((key) => !before.partitions.has(key)).length;
+    metrics.add('partitions_created_total', { table }, created);
+    if (table === ingestGapsTable.name) setLastGaps(files, metrics);
+    seen.set(table, { metadataLocation: version.metadataLocation, partitions: new Set(bytes.keys()) });
+  };
+
+  return async () => {
+    const listing = looks % looksPerListing === 0;
+    looks += 1;
+    for (const { name } of pipelineTables(pipeline)) {
+      if (signal.aborted) return;
+      await lookAt(name);
+      if (listing) await countMetadata(name);
+    }
+    metrics.set('lake_figures_timestamp_seconds', {}, Date.now() / 1_000);
+  };
+};
+
+const bytesByPartition = (files: readonly LiveFile[]): Map<string, number> => {
+  const bytes = new Map<string, number>();
+  for (const { partition, fileSizeBytes } of files) {
+    const key = Object.entries(partition).map(([column, value]) => `${column}=${String(value)}`).join('/');
+    bytes.set(key, (bytes.get(key) ?? 0) + fileSizeBytes);
+  }
+  return bytes;
+};
+
+/** A streaming worker that was started again no longer knows of its gaps; the table does. */
+const setLastGaps = (files: readonly LiveFile[], metrics: Metrics): void => {
+  const detectedAt = ingestGapsTable.fields.find(({ name }) => name === 'detected_at')!;
+  const last = new Map<string, number>();
+  for (const { partition, upperBounds } of files) {
+    const bound = upperBounds[detectedAt.id];
+    if (bound === undefined) continue;
+    const source = String(partition['bronze_source']);
+    const micros = Number(decodeSingleValue('timestamptz', Buffer.from(bound, 'base64')));
+    last.set(source, Math.max(last.get(source) ?? 0, micros / 1e6));
+  }
+  for (const [source, seconds] of last) metrics.set('ingest_gap_last_timestamp_seconds', { source }, seconds);
+};
