@@ -7,7 +7,8 @@ import { deltaBinaryUnpack, deltaByteArray, deltaLengthByteArray } from 'hyparqu
 import { byteStreamSplit } from 'hyparquet/src/encoding.js';
 import { readPlain } from 'hyparquet/src/plain.js';
 import { TidemarkError } from '../domain/errors.ts';
-import type { ColumnValues } from './columns.ts';
+import type { CodedColumn, ColumnValues, EncodableColumn, PackedColumn } from './columns.ts';
+import { packedPrefixBytes, packedTexts } from './columns.ts';
 import type { FileLeaf } from './parquet-schema.ts';
 
 /**
@@ -15,8 +16,10 @@ import type { FileLeaf } from './parquet-schema.ts';
  * files hold (PLAIN, dictionaries, levels) is decoded here into typed arrays, and logical types are left as stored.
  */
 
+/** One byte more than a page has: a piece that is filled to its end makes zlib allocate the next one. */
+const pieceBytes = (length: number): number => Math.max(64, Math.min(length + 1, 32 << 20));
 const compressors: Compressors = {
-  ZSTD: (bytes, length) => zstdDecompressSync(bytes, { chunkSize: Math.max(64, Math.min(length, 1 << 20)), maxOutputLength: Math.max(1, length) }),
+  ZSTD: (bytes, length) => zstdDecompressSync(bytes, { chunkSize: pieceBytes(length), maxOutputLength: Math.max(1, length) }),
   GZIP: (bytes, length) => gunzipSync(bytes, { maxOutputLength: Math.max(1, length) }),
 };
 
@@ -43,13 +46,19 @@ export const targetOf = (element: SchemaElement): Target => {
 };
 
 type Values = BigInt64Array | Int32Array | Float64Array | unknown[];
+/** Values that stay as they are stored: see columns.ts. Without nulls here; the page's levels have them. */
+type StoredValues = PackedColumn | { dictionary: Values; codes: Uint32Array };
+/** `stored` leaves texts, binaries and dictionary codes as the page has them. */
+export type DecodedForm = 'values' | 'stored';
+
+const isStored = (values: Values | StoredValues): values is StoredValues => !ArrayBuffer.isView(values) && !Array.isArray(values);
 
 /** One page: its levels (undefined: all at the maximum, no lists), and the values that are not null. */
 interface DecodedPage {
   levelCount: number;
   definitionLevels: Uint8Array | undefined;
   repetitionLevels: Uint8Array | undefined;
-  values: Values;
+  values: Values | StoredValues;
 }
 
 interface Cursor {
@@ -174,6 +183,21 @@ const readPlainBinaries = (bytes: Uint8Array, from: number, count: number): Uint
   return values;
 };
 
+/** A PLAIN page as it is, once its lengths are known to add up. */
+const readPacked = (bytes: Uint8Array, from: number, count: number): PackedColumn => {
+  const positions = new Uint32Array(count + 1);
+  const end = bytes.length;
+  let at = from;
+  for (let i = 0; i < count; i += 1) {
+    positions[i] = at - from;
+    const length = (bytes[at]! | (bytes[at + 1]! << 8) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 24)) >>> 0;
+    at += packedPrefixBytes + length;
+    if (at > end) throw new TidemarkError('FILE_UNREADABLE', 'a Parquet page ends inside a value');
+  }
+  positions[count] = at - from;
+  return { packed: bytes.subarray(from, at), positions };
+};
+
 const bigEndian = (bytes: Uint8Array): bigint => {
   let value = 0n;
   for (const byte of bytes) value = (value << 8n) | BigInt(byte);
@@ -252,7 +276,7 @@ const lookUp = (dictionary: Values, codes: Uint32Array, target: Target): Values 
   return out;
 };
 
-const readPage = (header: PageHeader, stored: Uint8Array, leaf: FileLeaf, codec: ColumnMetaData['codec'], dictionary: Values | undefined, target: Target): DecodedPage => {
+const readPage = (header: PageHeader, stored: Uint8Array, leaf: FileLeaf, codec: ColumnMetaData['codec'], dictionary: Values | undefined, target: Target, form: DecodedForm): DecodedPage => {
   const { element } = leaf;
   const version2 = header.data_page_header_v2;
   const version1 = header.data_page_header;
@@ -303,22 +327,29 @@ const readPage = (header: PageHeader, stored: Uint8Array, leaf: FileLeaf, codec:
     for (let i = 0; i < levelCount; i += 1) if (definitionLevels[i] === leaf.maxDefinitionLevel) valueCount += 1;
     if (valueCount === levelCount && !leaf.isList) definitionLevels = undefined;
   }
-  return { levelCount, definitionLevels, repetitionLevels, values: readValues(encoding, body, at, valueCount, leaf, dictionary, target, isOwned, element) };
+  return { levelCount, definitionLevels, repetitionLevels, values: readValues(encoding, body, at, valueCount, leaf, dictionary, target, isOwned, element, form) };
 };
 
 const readValues = (
-  encoding: string, body: Uint8Array, at: number, count: number, leaf: FileLeaf, dictionary: Values | undefined, target: Target, isOwned: boolean, element: SchemaElement,
-): Values => {
+  encoding: string, body: Uint8Array, at: number, count: number, leaf: FileLeaf, dictionary: Values | undefined, target: Target, isOwned: boolean, element: SchemaElement, form: DecodedForm,
+): Values | StoredValues => {
   if (count === 0) return emptyOf(target, 0);
   const reader = { view: new DataView(body.buffer, body.byteOffset, body.byteLength), offset: at };
   switch (encoding) {
-    case 'PLAIN': return readPlainValues(body, at, count, element, target, isOwned);
+    case 'PLAIN': {
+      if (form === 'stored' && element.type === 'BYTE_ARRAY' && (target === 'string' || target === 'binary') && !leaf.isList) return readPacked(body, at, count);
+      return readPlainValues(body, at, count, element, target, isOwned);
+    }
     case 'RLE_DICTIONARY':
     case 'PLAIN_DICTIONARY': {
       if (!dictionary) throw new TidemarkError('FILE_UNREADABLE', `column ${leaf.name}: a page refers to a dictionary that is not there`);
       const codes = new Uint32Array(count);
       const width = body[at]!;
       if (width > 0) readHybrid({ bytes: body, at: at + 1 }, width, codes);
+      if (form === 'stored') {
+        for (let i = 0; i < count; i += 1) if (codes[i]! >= dictionary.length) throw new TidemarkError('FILE_UNREADABLE', `column ${leaf.name}: a page names an entry that its dictionary does not have`);
+        return { dictionary, codes };
+      }
       return lookUp(dictionary, codes, target);
     }
     case 'RLE': {
@@ -348,7 +379,7 @@ const readValues = (
 const pageSlackBytes = 1 << 20;
 
 /** The pages of one column chunk. `bytes` starts at the chunk's first page. */
-export const decodeColumnChunk = (bytes: Uint8Array, leaf: FileLeaf, metadata: ColumnMetaData): DecodedPage[] => {
+export const decodeColumnChunk = (bytes: Uint8Array, leaf: FileLeaf, metadata: ColumnMetaData, form: DecodedForm = 'values'): DecodedPage[] => {
   const target = targetOf(leaf.element);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const reader = { view, offset: 0 };
@@ -373,12 +404,25 @@ export const decodeColumnChunk = (bytes: Uint8Array, leaf: FileLeaf, metadata: C
       const count = header.dictionary_page_header!.num_values;
       dictionary = readPlainValues(page, 0, count, leaf.element, target, metadata.codec !== 'UNCOMPRESSED');
     } else if (header.type !== 'INDEX_PAGE') {
-      const page = readPage(header, stored, leaf, metadata.codec, dictionary, target);
+      const page = readPage(header, stored, leaf, metadata.codec, dictionary, target, form);
       pages.push(page);
       levels += page.levelCount;
     }
   }
   return pages;
+};
+
+/** Binaries of a packed column, as views of it; without nulls. */
+const packedBinaries = ({ packed, positions }: PackedColumn): Uint8Array[] => {
+  const values: Uint8Array[] = [];
+  for (let i = 0; i + 1 < positions.length; i += 1) values.push(packed.subarray(positions[i]! + packedPrefixBytes, positions[i + 1]));
+  return values;
+};
+
+const valuesOf = (values: Values | StoredValues, target: Target): Values => {
+  if (!isStored(values)) return values;
+  if ('codes' in values) return lookUp(values.dictionary, values.codes, target);
+  return target === 'string' ? packedTexts(values) : packedBinaries(values);
 };
 
 const scaleToMicros = (values: Values, element: SchemaElement): Values => {
@@ -388,7 +432,11 @@ const scaleToMicros = (values: Values, element: SchemaElement): Values => {
   return values.map((value) => (unit === 'MILLIS' ? value * 1_000n : value / 1_000n));
 };
 
-const assembleLists = (pages: readonly DecodedPage[], leaf: FileLeaf): (unknown[] | null)[] => {
+interface ValuePage extends DecodedPage {
+  values: Values;
+}
+
+const assembleLists = (pages: readonly ValuePage[], leaf: FileLeaf): (unknown[] | null)[] => {
   const rows: (unknown[] | null)[] = [];
   let current: unknown[] = [];
   for (const page of pages) {
@@ -412,13 +460,14 @@ const assembleLists = (pages: readonly DecodedPage[], leaf: FileLeaf): (unknown[
 
 /** All pages of a column as one array. */
 export const assembleColumn = (pages: readonly DecodedPage[], leaf: FileLeaf): ColumnValues => {
-  const scaled = pages.map((page) => ({ ...page, values: scaleToMicros(page.values, leaf.element) }));
+  const target = targetOf(leaf.element);
+  const scaled = pages.map((page): ValuePage => ({ ...page, values: scaleToMicros(valuesOf(page.values, target), leaf.element) }));
   if (leaf.isList) return assembleLists(scaled, leaf) as ColumnValues;
   const rowCount = scaled.reduce((sum, page) => sum + page.levelCount, 0);
   if (scaled.every((page) => page.definitionLevels === undefined)) {
     const only = scaled[0];
     if (only && scaled.length === 1) return only.values as ColumnValues;
-    const out = emptyOf(targetOf(leaf.element), rowCount);
+    const out = emptyOf(target, rowCount);
     let at = 0;
     for (const { values } of scaled) {
       if (out instanceof BigInt64Array) out.set(values as BigInt64Array, at);
@@ -436,4 +485,84 @@ export const assembleColumn = (pages: readonly DecodedPage[], leaf: FileLeaf): C
     }
   }
   return out as ColumnValues;
+};
+
+/** Lists of one text each, or of none, as codes of them; undefined for others. */
+const assembleCodedLists = (pages: readonly DecodedPage[], leaf: FileLeaf): CodedColumn | undefined => {
+  const rowCount = pages.reduce((sum, { levelCount }) => sum + levelCount, 0);
+  const entries: string[][] = [[]];
+  const codes = new Uint32Array(rowCount);
+  let row = 0;
+  for (const { levelCount, definitionLevels, repetitionLevels, values } of pages) {
+    const isCoded = isStored(values) && 'codes' in values;
+    const first = entries.length;
+    if (isCoded) for (const text of values.dictionary as string[]) entries.push([text]);
+    let value = 0;
+    for (let i = 0; i < levelCount; i += 1) {
+      const definition = definitionLevels ? definitionLevels[i]! : leaf.maxDefinitionLevel;
+      if (repetitionLevels![i] !== 0 || definition < leaf.listDefinitionLevel - 1) return undefined;
+      if (definition >= leaf.listDefinitionLevel) {
+        if (!isCoded || definition !== leaf.maxDefinitionLevel) return undefined;
+        codes[row] = first + values.codes[value]!;
+        value += 1;
+      }
+      row += 1;
+    }
+  }
+  return { entries, codes };
+};
+
+/** Packed pages as one column; the nulls between them take no bytes. */
+const joinPacked = (pages: readonly { levelCount: number; definitionLevels: Uint8Array | undefined; values: PackedColumn }[], leaf: FileLeaf): PackedColumn => {
+  const only = pages[0]!;
+  if (pages.length === 1 && !only.definitionLevels) return only.values;
+  const packed = Buffer.allocUnsafeSlow(pages.reduce((sum, { values }) => sum + values.packed.length, 0));
+  const positions = new Uint32Array(pages.reduce((sum, { levelCount }) => sum + levelCount, 0) + 1);
+  let row = 0;
+  let at = 0;
+  for (const { levelCount, definitionLevels, values } of pages) {
+    packed.set(values.packed, at);
+    let value = 0;
+    for (let i = 0; i < levelCount; i += 1) {
+      if (!definitionLevels || definitionLevels[i] === leaf.maxDefinitionLevel) value += 1;
+      positions[row + 1] = at + values.positions[value]!;
+      row += 1;
+    }
+    at += values.packed.length;
+  }
+  return { packed, positions };
+};
+
+/** All pages of a column, decoded in the form `stored`, in the cheapest representation that they allow. */
+export const assembleStored = (pages: readonly DecodedPage[], leaf: FileLeaf): EncodableColumn => {
+  const [first] = pages;
+  if (!first) return assembleColumn(pages, leaf);
+  if (leaf.isList) return (targetOf(leaf.element) === 'string' ? assembleCodedLists(pages, leaf) : undefined) ?? assembleColumn(pages, leaf);
+  const packed: { levelCount: number; definitionLevels: Uint8Array | undefined; values: PackedColumn }[] = [];
+  let nulls = 0;
+  for (const { levelCount, definitionLevels, repetitionLevels, values } of pages) {
+    if (isStored(values) && 'packed' in values) packed.push({ levelCount, definitionLevels, values });
+    else if (!isStored(values) && values.length === 0 && levelCount > 0 && !repetitionLevels) nulls += 1;
+  }
+  if (nulls === pages.length) return { constant: null };
+  if (packed.length === pages.length) return joinPacked(packed, leaf);
+  const { values } = first;
+  if (isStored(values) && 'codes' in values && pages.every((page) => !page.definitionLevels && isStored(page.values) && 'codes' in page.values && page.values.dictionary === values.dictionary)) {
+    if (values.dictionary.length === 1) {
+      const [constant] = scaleToMicros(values.dictionary, leaf.element);
+      return { constant: constant as string | bigint | number | boolean | Uint8Array };
+    }
+    if (targetOf(leaf.element) === 'string') {
+      const codes = pages.length === 1 ? values.codes : new Uint32Array(pages.reduce((sum, { levelCount }) => sum + levelCount, 0));
+      if (pages.length > 1) {
+        let at = 0;
+        for (const page of pages) {
+          codes.set((page.values as { codes: Uint32Array }).codes, at);
+          at += page.levelCount;
+        }
+      }
+      return { entries: values.dictionary as string[], codes };
+    }
+  }
+  return assembleColumn(pages, leaf);
 };

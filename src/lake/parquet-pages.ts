@@ -4,7 +4,7 @@ import type { MinMaxType } from 'hyparquet/src/types.js';
 import type { ByteWriter } from 'hyparquet-writer';
 import { writePageHeader } from 'hyparquet-writer/src/datapage.js';
 import { TidemarkError } from '../domain/errors.ts';
-import { isConstantColumn, type ColumnValues, type ConstantColumn } from './columns.ts';
+import { isCodedColumn, isConstantColumn, isPackedColumn, type CodedColumn, type ColumnValues, type ConstantColumn, type EncodableColumn, type PackedColumn } from './columns.ts';
 import { compareBytes, truncateLowerBound, truncateUpperBound } from './iceberg/single-value.ts';
 import { decimalOf, type Leaf } from './parquet-schema.ts';
 
@@ -42,7 +42,14 @@ type DenseValues =
   | { kind: 'float'; values: Float32Array }
   | { kind: 'double'; values: Float64Array }
   | { kind: 'boolean'; values: readonly boolean[] }
-  | { kind: 'bytes'; values: readonly (string | Uint8Array)[] };
+  | { kind: 'bytes'; values: readonly (string | Uint8Array)[] }
+  /** PLAIN already; positions without nulls. */
+  | { kind: 'packed'; values: PackedColumn };
+
+interface Dictionary {
+  entries: readonly (string | Uint8Array)[];
+  codes: Uint16Array;
+}
 
 interface Shredded {
   rowCount: number;
@@ -56,6 +63,8 @@ interface Shredded {
   dense: DenseValues;
   /** All values are the first one. */
   isConstant: boolean;
+  /** What `dense` is made of, where the column came with codes. */
+  dictionary?: Dictionary;
 }
 
 /** A growing buffer for one page, reused by every page of the thread. */
@@ -222,6 +231,7 @@ const isAllEqual = (dense: DenseValues): boolean => {
     }
     case 'boolean':
     case 'bytes':
+    case 'packed':
       return false;
   }
 };
@@ -311,8 +321,86 @@ const shred = (leaf: Leaf, values: ColumnValues, rowCount: number): Shredded => 
   return { ...flat, nullCount, definitionLevels, dense: denseOf(leaf, present), isConstant: false };
 };
 
+const shredPacked = (leaf: Leaf, { packed, positions }: PackedColumn, rowCount: number): Shredded => {
+  if (leaf.physical !== 'BYTE_ARRAY' || leaf.isList) throw unexpected(leaf, packed);
+  const flat = { rowCount, levelCount: rowCount, repetitionLevels: undefined, isConstant: false };
+  let nullCount = 0;
+  for (let i = 0; i < rowCount; i += 1) if (positions[i] === positions[i + 1]) nullCount += 1;
+  if (nullCount === 0) return { ...flat, nullCount, definitionLevels: undefined, dense: { kind: 'packed', values: { packed, positions } } };
+  if (!leaf.fieldOptional) throw unexpected(leaf, null);
+  const definitionLevels = new Uint8Array(rowCount);
+  const present = new Uint32Array(rowCount - nullCount + 1);
+  let count = 0;
+  for (let i = 0; i < rowCount; i += 1) {
+    if (positions[i] === positions[i + 1]) continue;
+    definitionLevels[i] = 1;
+    present[count++] = positions[i]!;
+  }
+  present[count] = positions[rowCount]!;
+  return { ...flat, nullCount, definitionLevels, dense: { kind: 'packed', values: { packed, positions: present } } };
+};
+
+/** The entries that are in use, and codes of them; undefined where a dictionary does not pay. */
+const usedEntries = (entries: CodedColumn['entries'], codes: Uint32Array): { entries: CodedColumn['entries']; codes: Uint16Array } | undefined => {
+  const renamed = new Int32Array(entries.length).fill(-1);
+  const used: CodedColumn['entries'][number][] = [];
+  const out = new Uint16Array(codes.length);
+  let entryBytes = 0;
+  for (let i = 0; i < codes.length; i += 1) {
+    const code = codes[i]!;
+    let name = renamed[code]!;
+    if (name < 0) {
+      name = used.length;
+      const entry = entries[code]!;
+      entryBytes += entry.length;
+      if (name >= dictionaryEntriesMax || entryBytes > dictionaryBytesMax) return undefined;
+      renamed[code] = name;
+      used.push(entry);
+    }
+    out[i] = name;
+  }
+  return used.length * 2 <= codes.length || used.length === 1 ? { entries: used, codes: out } : undefined;
+};
+
+const shredCoded = (leaf: Leaf, column: CodedColumn, rowCount: number): Shredded => {
+  const used = usedEntries(column.entries, column.codes);
+  const spread = (): ColumnValues => Array.from(column.codes, (code) => column.entries[code]!) as ColumnValues;
+  if (!used) return shred(leaf, spread(), rowCount);
+  const { entries, codes } = used;
+  if (leaf.isList) return shredCodedLists(leaf, entries as readonly (readonly string[])[], codes, rowCount) ?? shredList(leaf, spread() as readonly (readonly string[])[], rowCount);
+  const texts = entries as readonly string[];
+  // The check of the entries is that of the values.
+  const dense = denseOf(leaf, texts);
+  const flat = { rowCount, levelCount: rowCount, nullCount: 0, definitionLevels: undefined, repetitionLevels: undefined, dense };
+  return texts.length === 1 ? { ...flat, isConstant: true } : { ...flat, isConstant: false, dictionary: { entries: texts, codes } };
+};
+
+/** Lists of at most one text: the codes of the texts are known without looking at any. */
+const shredCodedLists = (leaf: Leaf, lists: readonly (readonly string[])[], codes: Uint16Array, rowCount: number): Shredded | undefined => {
+  if (leaf.type !== 'string' || lists.some((list) => list.length > 1)) return undefined;
+  const texts: string[] = [];
+  const codeOf = new Map<string, number>();
+  const textOf = lists.map(([text]) => {
+    if (text === undefined) return -1;
+    if (!codeOf.has(text)) codeOf.set(text, texts.push(text) - 1);
+    return codeOf.get(text)!;
+  });
+  const definitionLevels = new Uint8Array(rowCount);
+  const elements = new Uint16Array(rowCount);
+  let count = 0;
+  for (let row = 0; row < rowCount; row += 1) {
+    const code = textOf[codes[row]!]!;
+    definitionLevels[row] = code < 0 ? leaf.fieldOptional : leaf.maxDefinitionLevel;
+    if (code >= 0) elements[count++] = code;
+  }
+  return {
+    rowCount, levelCount: rowCount, nullCount: rowCount - count, definitionLevels, repetitionLevels: new Uint8Array(rowCount),
+    dense: denseOf(leaf, texts), isConstant: false, ...(count === 0 ? {} : { dictionary: { entries: texts, codes: elements.subarray(0, count) } }),
+  };
+};
+
 /** Codes into a dictionary of texts or binaries, if it pays: undefined otherwise. */
-const buildDictionary = (values: readonly (string | Uint8Array)[]): { entries: (string | Uint8Array)[]; codes: Uint16Array } | undefined => {
+const buildDictionary = (values: readonly (string | Uint8Array)[]): Dictionary | undefined => {
   if (values.length === 0 || typeof values[0] !== 'string') return undefined;
   const codes = new Uint16Array(values.length);
   const entries: string[] = [];
@@ -345,7 +433,7 @@ class Bounds {
   min: Uint8Array | undefined;
   max: Uint8Array | undefined;
 
-  takeNumbers(dense: Exclude<DenseValues, { kind: 'bytes' | 'boolean' }>): void {
+  takeNumbers(dense: Exclude<DenseValues, { kind: 'bytes' | 'packed' | 'boolean' }>): void {
     if (dense.values.length === 0) return;
     if (dense.kind === 'int64') this.takeInt64(dense.values);
     else this.takeDoubles(dense);
@@ -409,6 +497,7 @@ class Bounds {
   /** Takes the values of a PLAIN page of byte arrays: each is a four-byte length and its bytes. */
   takePlainBytes(page: Uint8Array, count: number): void {
     if (count === 0) return;
+    const view = new DataView(page.buffer, page.byteOffset, page.byteLength);
     let at = 0;
     let minAt = 0;
     let minLength = -1;
@@ -422,10 +511,10 @@ class Bounds {
         minLength = length;
         maxAt = start;
         maxLength = length;
-      } else if (compareRanges(page, start, length, minAt, minLength) < 0) {
+      } else if (compareRanges(page, view, start, length, minAt, minLength) < 0) {
         minAt = start;
         minLength = length;
-      } else if (compareRanges(page, start, length, maxAt, maxLength) > 0) {
+      } else if (compareRanges(page, view, start, length, maxAt, maxLength) > 0) {
         maxAt = start;
         maxLength = length;
       }
@@ -438,9 +527,16 @@ class Bounds {
   }
 }
 
-const compareRanges = (page: Uint8Array, a: number, aLength: number, b: number, bLength: number): number => {
+/** Four bytes at a time: the texts of a page have long beginnings in common. */
+const compareRanges = (page: Uint8Array, view: DataView, a: number, aLength: number, b: number, bLength: number): number => {
   const length = aLength < bLength ? aLength : bLength;
-  for (let i = 0; i < length; i += 1) {
+  let i = 0;
+  for (; i + 4 <= length; i += 4) {
+    const x = view.getUint32(a + i);
+    const y = view.getUint32(b + i);
+    if (x !== y) return x - y;
+  }
+  for (; i < length; i += 1) {
     const difference = page[a + i]! - page[b + i]!;
     if (difference !== 0) return difference;
   }
@@ -529,18 +625,25 @@ const plainBytes = (dense: DenseValues, start: number, end: number): Uint8Array 
     else appendPlainBytes(pageScratch, dense.values as readonly Uint8Array[], start, end);
     return pageScratch.view();
   }
+  if (dense.kind === 'packed') {
+    const { packed, positions } = dense.values;
+    return packed.subarray(positions[start], positions[end]);
+  }
   const { values } = dense;
   const width = values.BYTES_PER_ELEMENT;
   return new Uint8Array(values.buffer, values.byteOffset + start * width, (end - start) * width);
 };
 
-const denseLength = (dense: DenseValues): number => dense.values.length;
+const denseLength = (dense: DenseValues): number => (dense.kind === 'packed' ? dense.values.positions.length - 1 : dense.values.length);
 
 /** Rows for each page, so that pages come near the target on average. */
 const pageRowsOf = (dense: DenseValues, rowCount: number): number => {
   let bytes = 0;
   if (dense.kind === 'bytes') {
     for (let i = 0; i < dense.values.length; i += 1) bytes += dense.values[i]!.length + 4;
+  } else if (dense.kind === 'packed') {
+    const { positions } = dense.values;
+    bytes = positions.at(-1)! - positions[0]!;
   } else if (dense.kind !== 'boolean') {
     bytes = dense.values.byteLength;
   }
@@ -582,13 +685,19 @@ const checkDecimalRange = (leaf: Leaf, bounds: Bounds): void => {
   }
 };
 
+const shredColumn = (leaf: Leaf, values: EncodableColumn, rowCount: number): Shredded => {
+  if (isConstantColumn(values)) return shredConstant(leaf, values.constant, rowCount);
+  if (isPackedColumn(values)) return shredPacked(leaf, values, rowCount);
+  return isCodedColumn(values) ? shredCoded(leaf, values, rowCount) : shred(leaf, values, rowCount);
+};
+
 /** Appends one column chunk of one row group: `values` holds exactly `rowCount` rows. */
 export const appendColumnChunk = (
-  out: ByteWriter, leaf: Leaf, values: ColumnValues | ConstantColumn, rowCount: number, zstdLevel: number,
+  out: ByteWriter, leaf: Leaf, values: EncodableColumn, rowCount: number, zstdLevel: number,
 ): { chunk: ColumnChunk; facts: ChunkFacts } => {
-  const shredded = isConstantColumn(values) ? shredConstant(leaf, values.constant, rowCount) : shred(leaf, values, rowCount);
+  const shredded = shredColumn(leaf, values, rowCount);
   const { dense, isConstant, levelCount } = shredded;
-  const dictionary = isConstant || dense.kind !== 'bytes' ? undefined : buildDictionary(dense.values);
+  const dictionary = shredded.dictionary ?? (isConstant || dense.kind !== 'bytes' ? undefined : buildDictionary(dense.values));
   const entries: DenseValues | undefined = isConstant ? firstOf(dense) : dictionary && { kind: 'bytes', values: dictionary.entries };
   const bounds = new Bounds();
   const startOffset = out.offset;
@@ -612,7 +721,7 @@ export const appendColumnChunk = (
     out.appendBytes(stored);
   }
   if (dense.kind === 'boolean') bounds.takeBooleans(dense.values);
-  else if (dense.kind !== 'bytes') bounds.takeNumbers(dense);
+  else if (dense.kind !== 'bytes' && dense.kind !== 'packed') bounds.takeNumbers(dense);
 
   const encoding: Encoding = entries ? 'RLE_DICTIONARY' : 'PLAIN';
   const codeWidth = entries ? Math.max(1, bitWidthOf(denseLength(entries) - 1)) : 0;
@@ -650,7 +759,7 @@ export const appendColumnChunk = (
       page = pageScratch.view();
     } else {
       page = plainBytes(dense, valueAt, valueEnd);
-      if (dense.kind === 'bytes') bounds.takePlainBytes(page, valueEnd - valueAt);
+      if (dense.kind === 'bytes' || dense.kind === 'packed') bounds.takePlainBytes(page, valueEnd - valueAt);
     }
     const isCompressed = codec === 'ZSTD' && page.length >= compressBytesMin;
     const stored = isCompressed ? compress(page, zstdLevel) : page;
@@ -716,5 +825,6 @@ const firstOf = (dense: DenseValues): DenseValues => {
     case 'double': return { kind: 'double', values: dense.values.subarray(0, 1) };
     case 'boolean': return { kind: 'boolean', values: dense.values.slice(0, 1) };
     case 'bytes': return { kind: 'bytes', values: dense.values.slice(0, 1) };
+    case 'packed': return { kind: 'packed', values: { packed: dense.values.packed, positions: dense.values.positions.subarray(0, 2) } };
   }
 };

@@ -1,7 +1,7 @@
 import type { ColumnChunk, RowGroup } from 'hyparquet';
 import { ByteWriter, ParquetWriter } from 'hyparquet-writer';
 import { TidemarkError, invariant } from '../domain/errors.ts';
-import { isConstantColumn, type ColumnValues, type ConstantColumn, type EncodableBatch } from './columns.ts';
+import { isCodedColumn, isConstantColumn, isPackedColumn, type ColumnValues, type EncodableBatch, type EncodableColumn, type PackedColumn } from './columns.ts';
 import { metricsOf, type DataFileMetrics, type RowGroupFacts } from './parquet-metrics.ts';
 import { appendColumnChunk, type ChunkFacts } from './parquet-pages.ts';
 import { leafOf, schemaElements, type Leaf } from './parquet-schema.ts';
@@ -56,6 +56,55 @@ const gather = (values: ColumnValues, indices: Uint32Array): ColumnValues => {
   return out as ColumnValues;
 };
 
+/** Below this length a loop copies faster than a call of TypedArray.set. */
+const loopCopyBytesMax = 48;
+
+/** Rows that follow each other are copied together. */
+const gatherPacked = ({ packed, positions }: PackedColumn, indices: Uint32Array): PackedColumn => {
+  const out = new Uint32Array(indices.length + 1);
+  let length = 0;
+  for (let i = 0; i < indices.length; i += 1) {
+    const row = indices[i]!;
+    length += positions[row + 1]! - positions[row]!;
+    out[i + 1] = length;
+  }
+  const bytes = Buffer.allocUnsafeSlow(length);
+  let to = 0;
+  for (let i = 0; i < indices.length;) {
+    const first = indices[i]!;
+    let next = i + 1;
+    while (next < indices.length && indices[next] === first + next - i) next += 1;
+    const start = positions[first]!;
+    const end = positions[first + next - i]!;
+    if (end - start <= loopCopyBytesMax) for (let at = start; at < end; at += 1) bytes[to + at - start] = packed[at]!;
+    else bytes.set(packed.subarray(start, end), to);
+    to += end - start;
+    i = next;
+  }
+  return { packed: bytes, positions: out };
+};
+
+const gatherColumn = (column: EncodableColumn, indices: Uint32Array): EncodableColumn => {
+  if (isConstantColumn(column)) return column;
+  if (isPackedColumn(column)) return gatherPacked(column, indices);
+  if (!isCodedColumn(column)) return gather(column, indices);
+  const codes = new Uint32Array(indices.length);
+  for (let i = 0; i < indices.length; i += 1) codes[i] = column.codes[indices[i]!]!;
+  return { entries: column.entries, codes };
+};
+
+const windowOfColumn = (column: EncodableColumn, start: number, end: number): EncodableColumn => {
+  if (isConstantColumn(column)) return column;
+  if (isPackedColumn(column)) return { packed: column.packed, positions: column.positions.subarray(start, end + 1) };
+  return isCodedColumn(column) ? { entries: column.entries, codes: column.codes.subarray(start, end) } : windowOf(column, start, end);
+};
+
+const lengthOf = (column: EncodableColumn, rowCount: number): number => {
+  if (isConstantColumn(column)) return rowCount;
+  if (isPackedColumn(column)) return column.positions.length - 1;
+  return isCodedColumn(column) ? column.codes.length : column.length;
+};
+
 const windowOf = (values: ColumnValues, start: number, end: number): ColumnValues => {
   if (ArrayBuffer.isView(values)) return values.subarray(start, end);
   return start === 0 && end === values.length ? values : values.slice(start, end);
@@ -100,22 +149,19 @@ export class DataFileBuilder {
     const total = isRange ? selection.end - selection.start : selection.indices.length;
     for (let from = 0; from < total; from += this.rowGroupRows) {
       const until = Math.min(total, from + this.rowGroupRows);
-      const select = (values: ColumnValues): ColumnValues => isRange
-        ? windowOf(values, selection.start + from, selection.start + until)
-        : gather(values, selection.indices.subarray(from, until));
       this.appendRowGroup(until - from, (leaf) => {
         const column = batch.columns[leaf.field.name] ?? { constant: null };
-        if (isConstantColumn(column)) return column;
-        if (column.length !== batch.rowCount) {
-          throw new TidemarkError('BAD_INPUT', `column ${leaf.field.name}: expected ${batch.rowCount} values, found ${column.length}`);
+        const length = lengthOf(column, batch.rowCount);
+        if (length !== batch.rowCount) {
+          throw new TidemarkError('BAD_INPUT', `column ${leaf.field.name}: expected ${batch.rowCount} values, found ${length}`);
         }
-        return select(column);
+        return isRange ? windowOfColumn(column, selection.start + from, selection.start + until) : gatherColumn(column, selection.indices.subarray(from, until));
       });
     }
   }
 
   /** Appends one row group whose columns are given one by one: to encode, or copied from a file with the same physical column. */
-  appendRowGroup(rowCount: number, columnOf: (leaf: Leaf) => ColumnValues | ConstantColumn | CopiedChunk): void {
+  appendRowGroup(rowCount: number, columnOf: (leaf: Leaf) => EncodableColumn | CopiedChunk): void {
     const startOffset = this.out.offset;
     const chunks: ChunkFacts[] = [];
     const columns: ColumnChunk[] = [];

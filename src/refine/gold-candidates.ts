@@ -1,9 +1,10 @@
 import { TidemarkError, invariant } from '../domain/errors.ts';
 import type { Coverage, IntervalSet } from '../domain/offsets.ts';
 import { parseTopicPartitionKey } from '../domain/offsets.ts';
-import type { ColumnValues, EncodableBatch } from '../lake/columns.ts';
+import type { ColumnValues, EncodableBatch, EncodableColumn } from '../lake/columns.ts';
+import { isCodedColumn, isConstantColumn, spreadColumn } from '../lake/columns.ts';
 import type { ParquetFile } from '../lake/parquet-reader.ts';
-import { readColumns, rowGroupBounds } from '../lake/parquet-reader.ts';
+import { readColumns, readStoredColumns, rowGroupBounds } from '../lake/parquet-reader.ts';
 import type { Field, PartitionTuple } from '../lake/schema.ts';
 import type { FileReference } from './gold-key-cache.ts';
 import { hashKeys, KeyIndex, keyWords } from './key-hash.ts';
@@ -59,6 +60,13 @@ export interface TimeRange {
 }
 
 export const bucketName = (partition: PartitionTuple): string => JSON.stringify(Object.entries(partition).sort(([a], [b]) => (a < b ? -1 : 1)));
+
+const textReader = (column: EncodableColumn, rowCount: number): ((row: number) => string) => {
+  if (isConstantColumn(column)) return () => column.constant as string;
+  if (isCodedColumn(column)) return (row) => column.entries[column.codes[row]!] as string;
+  const texts = spreadColumn(column, rowCount) as string[];
+  return (row) => texts[row]!;
+};
 
 const two32 = 4_294_967_296;
 
@@ -265,38 +273,29 @@ export class Candidates {
     const names = new Set([...columns.key, columns.topic, columns.partition, columns.offset]);
     if (isSliced || group.isMixed) names.add(columns.eventTime);
     if (group.isMixed) for (const { column } of bucket.dimensions) names.add(column);
-    const { columns: values } = await readColumns(file, { columns: [...names], rowGroups: [group.rowGroup] });
+    const { columns: values } = await readStoredColumns(file, { columns: [...names], rowGroups: [group.rowGroup] });
     const taken = this.select(group, values, columns, bucket, isSliced ? range : undefined);
     if (taken.length === 0) return true;
     this.reserve(taken.length);
     const isWhole = taken.length === group.rowCount;
     const hashes = hashKeys(columns.key.map((name) => values[name]!), group.rowCount);
-    const offsets = values[columns.offset] as BigInt64Array;
-    const topics = values[columns.topic] as string[];
-    const partitions = values[columns.partition] as Int32Array;
+    const offsets = spreadColumn(values[columns.offset]!, group.rowCount) as BigInt64Array;
+    const numberOfRow = this.numbering(values, columns, group.rowCount);
     const start = this.count;
     if (isWhole) {
       this.hashes.set(hashes, start * keyWords);
       this.offsets.set(offsets, start);
     }
-    let topic: string | undefined;
-    let partition = -1;
-    let number = -1;
     for (let i = 0; i < taken.length; i += 1) {
       const row = taken[i]!;
       const at = start + i;
-      if (topics[row] !== topic || partitions[row] !== partition) {
-        topic = topics[row]!;
-        partition = partitions[row]!;
-        number = this.planned.numberOf(topic, partition);
-      }
       this.rows[at] = row;
-      this.numbers[at] = number;
+      this.numbers[at] = numberOfRow(row);
       if (isWhole) continue;
       this.offsets[at] = offsets[row]!;
       for (let word = 0; word < keyWords; word += 1) this.hashes[at * keyWords + word] = hashes[row * keyWords + word]!;
     }
-    const micros = group.isMixed || isSliced ? microsOf(values[columns.eventTime]!, columns.eventTime) : undefined;
+    const micros = group.isMixed || isSliced ? microsOf(spreadColumn(values[columns.eventTime]!, group.rowCount), columns.eventTime) : undefined;
     if (micros) {
       for (const row of taken) {
         const time = micros(row);
@@ -312,17 +311,40 @@ export class Candidates {
     return this.count <= rowsMax;
   }
 
+  /** The planned topic partition of a row. */
+  private numbering(values: EncodableBatch['columns'], columns: MergeColumns, rowCount: number): (row: number) => number {
+    const topicOf = textReader(values[columns.topic]!, rowCount);
+    const partitions = values[columns.partition]!;
+    if (isConstantColumn(partitions) && isConstantColumn(values[columns.topic]!)) {
+      const number = this.planned.numberOf(topicOf(0), partitions.constant as number);
+      return () => number;
+    }
+    const numbers = spreadColumn(partitions, rowCount) as Int32Array;
+    let topic: string | undefined;
+    let partition = -1;
+    let number = -1;
+    return (row) => {
+      const named = topicOf(row);
+      if (named !== topic || numbers[row] !== partition) {
+        topic = named;
+        partition = numbers[row]!;
+        number = this.planned.numberOf(topic, partition);
+      }
+      return number;
+    };
+  }
+
   private select(
     group: CandidateGroup, values: EncodableBatch['columns'], columns: MergeColumns, bucket: { partition: PartitionTuple; gold: TableDefinition; dimensions: readonly PartitionDimension[] }, range: TimeRange | undefined,
   ): Uint32Array {
-    const offsets = values[columns.offset];
-    const topics = values[columns.topic] as string[];
-    const partitions = values[columns.partition];
-    if (!(offsets instanceof BigInt64Array) || !(partitions instanceof Int32Array)) {
+    const offsets = spreadColumn(values[columns.offset]!, group.rowCount);
+    const partitions = values[columns.partition]!;
+    if (!(offsets instanceof BigInt64Array) || !(partitions instanceof Int32Array || (isConstantColumn(partitions) && partitions.constant !== null))) {
       throw new TidemarkError('FILE_UNREADABLE', `${group.file.filePath}: expected ${columns.partition} and ${columns.offset} in every row`);
     }
+    const numberOfRow = this.numbering(values, columns, group.rowCount);
     const words = new Int32Array(offsets.buffer, offsets.byteOffset, offsets.length * 2);
-    const micros = range ? microsOf(values[columns.eventTime] as ColumnValues, columns.eventTime) : undefined;
+    const micros = range ? microsOf(spreadColumn(values[columns.eventTime]!, group.rowCount), columns.eventTime) : undefined;
     let inBucket: Uint32Array | undefined;
     if (group.isMixed) {
       const name = bucketName(bucket.partition);
@@ -332,16 +354,9 @@ export class Candidates {
     const limit = inBucket ? inBucket.length : group.rowCount;
     const taken = new Uint32Array(limit);
     let count = 0;
-    let topic: string | undefined;
-    let partition = -1;
-    let number = -1;
     for (let i = 0; i < limit; i += 1) {
       const row = inBucket ? inBucket[i]! : i;
-      if (topics[row] !== topic || partitions[row] !== partition) {
-        topic = topics[row]!;
-        partition = partitions[row]!;
-        number = this.planned.numberOf(topic, partition);
-      }
+      const number = numberOfRow(row);
       if (number < 0 || !this.planned.has(number, offsets, words, row)) continue;
       if (micros && range) {
         const time = micros(row);

@@ -1,7 +1,7 @@
 import type { DataFile } from '../lake/data-file.ts';
 import type { ObjectStore } from '../lake/object-store.ts';
 import type { ParquetFile } from '../lake/parquet-reader.ts';
-import { bytesSource, objectSource, openParquet, readColumns, rowGroupBounds } from '../lake/parquet-reader.ts';
+import { bytesSource, objectSource, openParquet, readStoredColumns, rowGroupBounds } from '../lake/parquet-reader.ts';
 import type { Field } from '../lake/schema.ts';
 import { hashKeys } from './key-hash.ts';
 
@@ -70,7 +70,7 @@ export class GoldKeyCache {
   async hashes(file: FileReference, group: number, key: readonly string[]): Promise<Uint32Array> {
     const cached = this.touch(file.filePath)?.hashes[group];
     if (cached) return cached;
-    const { columns, rowCount } = await readColumns(await this.open(file), { columns: key, rowGroups: [group] });
+    const { columns, rowCount } = await readStoredColumns(await this.open(file), { columns: key, rowGroups: [group] });
     const hashes = hashKeys(key.map((name) => columns[name]!), rowCount);
     const entry = this.touch(file.filePath);
     if (entry) {

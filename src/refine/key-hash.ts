@@ -1,5 +1,5 @@
-import type { ColumnValues, ConstantColumn } from '../lake/columns.ts';
-import { isConstantColumn } from '../lake/columns.ts';
+import type { EncodableColumn, PackedColumn } from '../lake/columns.ts';
+import { isCodedColumn, isConstantColumn, isPackedColumn, packedPrefixBytes } from '../lake/columns.ts';
 
 /**
  * Keys as 128-bit hashes in typed arrays: 16 bytes a row instead of a string, and no object for the garbage collector.
@@ -113,37 +113,62 @@ const hashWords = (count: number, out: Uint32Array, at: number): void => {
   out[at + 3] = h4 + h1;
 };
 
-/** Hashes of the rows' keys; the columns in the key's order. Equal keys hash equal whatever array type holds them. */
-export const hashKeys = (columns: readonly (ColumnValues | ConstantColumn)[], rowCount: number): Uint32Array => {
+/** Writes row `row` as {@link writeValue} writes its text: two characters a word. */
+const writePacked = ({ packed, positions }: PackedColumn, row: number, at: number): number => {
+  const end = positions[row + 1]!;
+  if (positions[row] === end) return writeValue(null, at);
+  const start = positions[row]! + packedPrefixBytes;
+  const length = end - start;
+  let out = at;
+  reserve(out + 3 + (length >> 1));
+  words[out++] = kindText;
+  words[out++] = length;
+  let seen = 0;
+  let i = start;
+  for (; i + 1 < end; i += 2) {
+    const a = packed[i]!;
+    const b = packed[i + 1]!;
+    seen |= a | b;
+    words[out++] = a | (b << 16);
+  }
+  if (i < end) {
+    seen |= packed[i]!;
+    words[out++] = packed[i]!;
+  }
+  // Only of ASCII is a byte a character.
+  return seen < 0x80 ? out : writeValue(Buffer.from(packed.buffer, packed.byteOffset + start, length).toString('utf8'), at);
+};
+
+type ValueWriter = (row: number, at: number) => number;
+
+const valueWriter = (column: EncodableColumn): ValueWriter => {
+  if (isConstantColumn(column)) return (_row, at) => writeValue(column.constant, at);
+  if (isPackedColumn(column)) return (row, at) => writePacked(column, row, at);
+  if (isCodedColumn(column)) return (row, at) => writeValue(column.entries[column.codes[row]!], at);
+  if (column instanceof BigInt64Array) {
+    const halves = new Uint32Array(column.buffer, column.byteOffset, column.length * 2);
+    return (row, at) => {
+      reserve(at + 4);
+      words[at] = kindInteger;
+      words[at + 1] = halves[2 * row]!;
+      words[at + 2] = halves[2 * row + 1]!;
+      return at + 3;
+    };
+  }
+  return (row, at) => writeValue(column[row], at);
+};
+
+/** Hashes of the rows' keys; the columns in the key's order. Equal keys hash equal whatever column holds them. */
+export const hashKeys = (columns: readonly EncodableColumn[], rowCount: number): Uint32Array => {
   const out = new Uint32Array(rowCount * keyWords);
-  const readers = columns.map((column) => {
-    if (isConstantColumn(column)) return { constant: column.constant, words: undefined, values: undefined };
-    return column instanceof BigInt64Array
-      ? { constant: undefined, words: new Uint32Array(column.buffer, column.byteOffset, column.length * 2), values: undefined }
-      : { constant: undefined, words: undefined, values: column as ArrayLike<unknown> };
-  });
   // Constants in front are written once.
   let shared = 0;
   let first = 0;
-  for (; first < readers.length; first += 1) {
-    const reader = readers[first]!;
-    if (reader.words || reader.values) break;
-    shared = writeValue(reader.constant, shared);
-  }
+  for (; first < columns.length && isConstantColumn(columns[first]!); first += 1) shared = valueWriter(columns[first]!)(0, shared);
+  const writers = columns.slice(first).map(valueWriter);
   for (let row = 0; row < rowCount; row += 1) {
     let at = shared;
-    for (let i = first; i < readers.length; i += 1) {
-      const reader = readers[i]!;
-      if (reader.words) {
-        reserve(at + 4);
-        words[at] = kindInteger;
-        words[at + 1] = reader.words[2 * row]!;
-        words[at + 2] = reader.words[2 * row + 1]!;
-        at += 3;
-      } else {
-        at = writeValue(reader.values ? reader.values[row] : reader.constant, at);
-      }
-    }
+    for (let i = 0; i < writers.length; i += 1) at = writers[i]!(row, at);
     reserve(at + 4);
     words[at] = 0;
     words[at + 1] = 0;

@@ -3,10 +3,10 @@ import { goldSummary } from '../contracts/properties.ts';
 import { goldIngestionField, type Dataset } from '../datasets/dataset.ts';
 import { TidemarkError, invariant, isTidemarkError } from '../domain/errors.ts';
 import { Coverage, type CoverageJson } from '../domain/offsets.ts';
-import type { ColumnValues, ConstantColumn } from '../lake/columns.ts';
+import { spreadColumn, type ColumnValues, type ConstantColumn } from '../lake/columns.ts';
 import type { DataFile } from '../lake/data-file.ts';
 import type { ObjectStore } from '../lake/object-store.ts';
-import { bytesSource, copyColumnChunks, isCopyable, objectSource, openParquet, readColumns, type ParquetFile } from '../lake/parquet-reader.ts';
+import { bytesSource, copyColumnChunks, isCopyable, objectSource, openParquet, readColumns, readStoredColumns, type ParquetFile } from '../lake/parquet-reader.ts';
 import { DataFileBuilder } from '../lake/parquet-writer.ts';
 import type { Field, PartitionTuple } from '../lake/schema.ts';
 import type { Catalog, LiveFile, TableVersion } from '../lake/table.ts';
@@ -467,9 +467,11 @@ class GoldFileBuilder {
     const shared = gold.fields.filter(({ name }) => silver.fields.some((field) => field.name === name) && source.columnNames.includes(name));
     const isWhole = kept.length === rowCount && shared.every((field) => isCopyable(source, field));
     const needed = isWhole ? [...new Set(goldColumns.flatMap(({ from }) => from))] : shared.map(({ name }) => name);
-    const { columns } = await readColumns(source, { columns: needed, rowGroups: [group] });
+    const { columns } = await readStoredColumns(source, { columns: needed, rowGroups: [group] });
     const added: Record<string, ColumnValues | ConstantColumn> = { [goldIngestionField.name]: this.ingestion };
-    for (const { field, derive } of goldColumns) added[field.name] = derive(columns, rowCount);
+    for (const { field, from, derive } of goldColumns) {
+      added[field.name] = derive(Object.fromEntries(from.map((name) => [name, spreadColumn(columns[name]!, rowCount)])), rowCount);
+    }
     if (isWhole) {
       const copies = await copyColumnChunks(source, group, shared);
       this.builder.appendRowGroup(rowCount, ({ field }) => copies[shared.findIndex(({ name }) => name === field.name)] ?? added[field.name] ?? { constant: null });
@@ -486,7 +488,7 @@ class GoldFileBuilder {
       const copies = await copyColumnChunks(source, group, fields);
       this.builder.appendRowGroup(rowCount, ({ field }) => copies[fields.indexOf(field)] ?? { constant: null });
     } else {
-      const { columns } = await readColumns(source, { columns: fields.map(({ name }) => name), rowGroups: [group] });
+      const { columns } = await readStoredColumns(source, { columns: fields.map(({ name }) => name), rowGroups: [group] });
       this.builder.appendRows({ rowCount, columns }, { indices: rows });
     }
     this.hashes.push(pick(hashes, rows));

@@ -1,6 +1,6 @@
 import { invariant } from '../domain/errors.ts';
-import type { ColumnValues, ConstantColumn, EncodableBatch } from '../lake/columns.ts';
-import { isConstantColumn } from '../lake/columns.ts';
+import type { EncodableBatch, EncodableColumn } from '../lake/columns.ts';
+import { isCodedColumn, isConstantColumn, isPackedColumn, packedTexts } from '../lake/columns.ts';
 import type { Field, PartitionField, PartitionTuple, TableDefinition, Transform } from '../lake/schema.ts';
 
 type PartitionValue = number | string | null;
@@ -57,7 +57,7 @@ export const partitionPath = (table: TableDefinition, tuple: PartitionTuple): st
   return `${name}=${text}`;
 }).join('/');
 
-const valueReader = (column: ColumnValues | ConstantColumn, transform: Transform): ((row: number) => PartitionValue) => {
+const valueReader = (column: EncodableColumn, transform: Transform): ((row: number) => PartitionValue) => {
   if (isConstantColumn(column)) {
     const { constant } = column;
     invariant(constant === null || typeof constant === 'string' || typeof constant === 'number' || typeof constant === 'bigint', () => `partition value: expected a number or a text, found ${typeof constant}`);
@@ -71,7 +71,12 @@ const valueReader = (column: ColumnValues | ConstantColumn, transform: Transform
     return (row) => Math.floor((words[2 * row + 1]! * two32 + (words[2 * row]! >>> 0)) / divisor);
   }
   invariant(transform === 'identity', () => `partition transform ${transform}: expected a timestamp without nulls`);
-  return (row) => column[row] as PartitionValue;
+  if (isCodedColumn(column)) {
+    const { codes, entries } = column;
+    return (row) => entries[codes[row]!] as string;
+  }
+  const values = isPackedColumn(column) ? packedTexts(column) : column;
+  return (row) => values[row] as PartitionValue;
 };
 
 /** Splits the rows by the dimensions, in one pass. Memory: one number a row, and an index array for each partition. */
@@ -82,10 +87,19 @@ export const partitionRows = (batch: EncodableBatch, dimensions: readonly Partit
   const prefixes = dimensions.map(() => 0);
   const groupOfRow = new Uint32Array(batch.rowCount);
   const groups: { values: PartitionValue[]; count: number }[] = [];
+  const last = dimensions.map((): { value: PartitionValue | undefined; prefix: number; next: number } => ({ value: undefined, prefix: -1, next: -1 }));
   for (let row = 0; row < batch.rowCount; row += 1) {
     let prefix = 0;
     for (let d = 0; d < readers.length; d += 1) {
       const value = readers[d]!(row);
+      // Most rows lie where the row before does.
+      const before = last[d]!;
+      if (value === before.value && prefix === before.prefix) {
+        prefix = before.next;
+        continue;
+      }
+      before.value = value;
+      before.prefix = prefix;
       let byPrefix = numbers[d]!.get(value);
       if (!byPrefix) {
         byPrefix = new Map();
@@ -97,6 +111,7 @@ export const partitionRows = (batch: EncodableBatch, dimensions: readonly Partit
         prefixes[d]! += 1;
         byPrefix.set(prefix, next);
       }
+      before.next = next;
       prefix = next;
     }
     const group = groups[prefix] ??= { values: readers.map((read) => read(row)), count: 0 };

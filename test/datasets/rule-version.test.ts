@@ -11,8 +11,8 @@ import marketData from '../../src/datasets/market-data.ts';
  * takes the new hash under the old version.
  */
 const hashes: Record<string, string> = {
-  'binance-trades/1': '0358a6eb98292c53572f4624aac7d1e7f13be7486eab74512dcd76a1ee97ed42',
-  'kraken-trades/1': 'e3b792921e3c68d30f7b8ce08cbcd27f35d5dbf39ef8b4b5369fa4d242e94ed3',
+  'binance-trades/1': 'fde0454ba11bd0fca2860d2a9be29125443fc94de2aa6c585f44e30a08238b94',
+  'kraken-trades/1': 'b7859894801b1c15da11c783549ed82d1cd9d163413838f7b5f717c969491d16',
 };
 
 const folder = join(dirname(fileURLToPath(import.meta.url)), '../../src/datasets');

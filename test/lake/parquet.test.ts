@@ -2,7 +2,7 @@ import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import type { ColumnBatch, ColumnValues, EncodableBatch } from '../../src/lake/columns.ts';
 import { compareBytes, decodeSingleValue, encodeSingleValue } from '../../src/lake/iceberg/single-value.ts';
-import { bytesSource, copyColumnChunks, dataFileFromFooter, openParquet, readColumns, rowGroupBounds, type ByteSource } from '../../src/lake/parquet-reader.ts';
+import { bytesSource, copyColumnChunks, dataFileFromFooter, openParquet, readColumns, readStoredColumns, rowGroupBounds, type ByteSource } from '../../src/lake/parquet-reader.ts';
 import { DataFileBuilder, encodeDataFile } from '../../src/lake/parquet-writer.ts';
 import type { Field, FieldType } from '../../src/lake/schema.ts';
 
@@ -77,6 +77,19 @@ describe('a data file', () => {
       expect(plainColumns(read)).toEqual(plainColumns(batch));
       expect(metrics.recordCount).toBe(rows.length);
       expect(metrics.splitOffsets.length).toBe(Math.ceil(rows.length / rowGroupRows));
+    }), check);
+  });
+
+  test('read as it is stored and written again, is the same file: every value and every metric, of any rows in any order', async () => {
+    await fc.assert(fc.asyncProperty(rowsArbitrary, fc.integer({ min: 1, max: 70 }), fc.infiniteStream(fc.boolean()), async (rows, rowGroupRows, keep) => {
+      const opened = await openParquet(bytesSource(encodeDataFile({ fields, batch: batchOf(rows), rowGroupRows }).bytes));
+      const stored = await readStoredColumns(opened, { columns: allNames, rowGroups: opened.rowGroupRows.map((_, group) => group) });
+      const again = encodeDataFile({ fields, batch: stored, rowGroupRows });
+      expect(again.metrics).toEqual(encodeDataFile({ fields, batch: batchOf(rows), rowGroupRows }).metrics);
+      const indices = Uint32Array.from(rows.keys()).filter(() => keep.next().value!);
+      const some = encodeDataFile({ fields, batch: stored, rows: { indices }, rowGroupRows });
+      const values = await readColumns(await openParquet(bytesSource(some.bytes)), { columns: allNames });
+      expect(plainColumns(values)).toEqual(plainColumns(batchOf([...indices].map((index) => rows[index]!))));
     }), check);
   });
 

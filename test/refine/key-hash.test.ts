@@ -1,6 +1,7 @@
 import * as fc from 'fast-check';
 import { expect, test } from 'vitest';
 import type { ColumnValues } from '../../src/lake/columns.ts';
+import { packBinaries } from '../../src/lake/columns.ts';
 import { hashKeys, KeyIndex, keyWords } from '../../src/refine/key-hash.ts';
 
 const row = (hashes: Uint32Array, at: number): string => [...hashes.subarray(at * keyWords, (at + 1) * keyWords)].join('.');
@@ -26,6 +27,14 @@ test('a value hashes the same whatever array holds it, a constant column include
   expect(hashKeys([['A', 'A', 'A'], BigInt64Array.from([9n, ...ids]).subarray(1)], 3)).toEqual(expected);
   expect(row(hashKeys([{ constant: 'A' }, { constant: 5n }], 1), 0)).toBe(row(expected, 0));
   expect(row(hashKeys([['A'], Int32Array.of(5)], 1), 0)).toBe(row(expected, 0));
+});
+
+test('a text hashes the same packed, as a code, and as it is', () => {
+  fc.assert(fc.property(fc.array(fc.string({ unit: 'grapheme', maxLength: 12 }), { minLength: 1, maxLength: 40 }), (texts) => {
+    const expected = hashKeys([texts, texts], texts.length);
+    const coded = { entries: [...texts].reverse(), codes: Uint32Array.from(texts, (_, i) => texts.length - 1 - i) };
+    expect(hashKeys([packBinaries(texts.map((one) => Buffer.from(one))), coded], texts.length)).toEqual(expected);
+  }));
 });
 
 test('where one column ends and the next begins counts', () => {
