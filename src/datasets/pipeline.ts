@@ -1,3 +1,4 @@
+import type { RetentionPolicy } from '../domain/retention.ts';
 import type { TableDefinition } from '../lake/schema.ts';
 import type { Dataset } from './dataset.ts';
 import { auditFindingsTable, dlqResolutionsTable, dlqTable, ingestGapsTable } from './engine-tables.ts';
@@ -9,6 +10,8 @@ export interface Pipeline {
   /** The table of rejected records, shared by all datasets. */
   readonly dlqTable: string;
   readonly datasets: readonly Dataset[];
+  /** How long rows stay in which table, by its name. Tables without one have the defaults of src/retention/policies.ts. */
+  readonly retention?: Readonly<Record<string, RetentionPolicy>>;
 }
 
 export const datasetOf = (pipeline: Pipeline, source: string): Dataset => {

@@ -37,3 +37,12 @@ export interface ObjectStore {
   /** Deleting what is not there is a success. */
   delete(keys: string[]): Promise<void>;
 }
+
+/** A store whose service copies objects by itself, between buckets too: no byte passes through this process. */
+export interface CopyingObjectStore extends ObjectStore {
+  /**
+   * Copies an object as it is, bytes, user metadata and content type, over whatever is at `key`. Up to 5 GB. The storage
+   * class is the service's word (`GLACIER_IR`); without one its default. Says nothing of the copy's content: read it back.
+   */
+  copyFrom(source: Pick<ObjectStore, 'bucket'>, sourceKey: string, key: string, options?: { storageClass?: string; signal?: AbortSignal }): Promise<void>;
+}

@@ -1,11 +1,12 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import {
-  CreateBucketCommand, DeleteObjectsCommand, GetObjectCommand, HeadBucketCommand, HeadObjectCommand, ListObjectsV2Command, PutObjectCommand,
+  CopyObjectCommand, CreateBucketCommand, DeleteObjectsCommand, GetObjectCommand, HeadBucketCommand, HeadObjectCommand, ListObjectsV2Command, PutObjectCommand,
   S3Client, S3ServiceException,
 } from '@aws-sdk/client-s3';
+import type { StorageClass } from '@aws-sdk/client-s3';
 import { TidemarkError, isTidemarkError } from '../domain/errors.ts';
-import type { ObjectHead, ObjectStore, PutOptions } from './object-store.ts';
+import type { CopyingObjectStore, ObjectHead, ObjectStore, PutOptions } from './object-store.ts';
 
 export interface S3Options {
   bucket: string;
@@ -24,7 +25,7 @@ export interface S3Options {
   attemptsMax?: number;
 }
 
-export interface S3ObjectStore extends ObjectStore {
+export interface S3ObjectStore extends CopyingObjectStore {
   /** Creates the bucket unless it is there. */
   ensureBucket(): Promise<void>;
   /** Closes the sockets. */
@@ -142,6 +143,13 @@ export function createS3ObjectStore(options: S3Options): S3ObjectStore {
         });
       }
     },
+
+    copyFrom: (source, sourceKey, key, { storageClass, signal } = {}) => repeated(`copy ${sourceKey} to ${key}`, signal, async (abortSignal) => {
+      await client.send(new CopyObjectCommand({
+        Bucket: bucket, Key: key, CopySource: `${source.bucket}/${sourceKey.split('/').map(encodeURIComponent).join('/')}`, MetadataDirective: 'COPY',
+        ...(storageClass ? { StorageClass: storageClass as StorageClass } : {}),
+      }), { abortSignal });
+    }),
 
     async ensureBucket() {
       try {

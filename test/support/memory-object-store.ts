@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { TidemarkError } from '../../src/domain/errors.ts';
-import type { ObjectHead, ObjectStore, PutOptions } from '../../src/lake/object-store.ts';
+import type { CopyingObjectStore, ObjectHead, PutOptions } from '../../src/lake/object-store.ts';
 
 /**
  * Where a fault strikes a put:
@@ -10,7 +10,7 @@ import type { ObjectHead, ObjectStore, PutOptions } from '../../src/lake/object-
  */
 export type PutFault = 'failBefore' | 'loseAnswer' | (() => Promise<void>);
 
-export interface MemoryObjectStore extends ObjectStore {
+export interface MemoryObjectStore extends CopyingObjectStore {
   readonly objects: ReadonlyMap<string, { body: Uint8Array; etag: string; lastModifiedMs: number }>;
   /** Called for each put; what it returns strikes that put. */
   onPut: ((key: string, options: PutOptions) => PutFault | undefined) | undefined;
@@ -83,6 +83,16 @@ export function createMemoryObjectStore(bucket = 'lake', now: () => number = Dat
       await store.onGet?.(key);
       const { body, etag, lastModifiedMs, metadata } = find('head', key);
       return { key, size: body.length, etag, lastModifiedMs, metadata };
+    },
+    async copyFrom(source, sourceKey, key) {
+      requests.put += 1;
+      await turn();
+      const { body, etag, metadata } = source.bucket === bucket ? find('copy', sourceKey) : await (source as MemoryObjectStore).get(sourceKey);
+      const fault = store.onPut?.(key, {});
+      if (fault === 'failBefore') throw unavailable(`copy to ${key}`);
+      if (typeof fault === 'function') await fault();
+      objects.set(key, { body, etag, lastModifiedMs: now(), metadata });
+      if (fault === 'loseAnswer') throw unavailable(`copy to ${key}`);
     },
     async *list(prefix, { startAfter = '' } = {}): AsyncGenerator<ObjectHead> {
       requests.list += 1;
