@@ -3,7 +3,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { TidemarkError, isTidemarkError } from '../domain/errors.ts';
 import { LoadedTable } from './iceberg/loaded-table.ts';
 import { ManifestCache } from './iceberg/manifest-cache.ts';
-import { attemptProperty, definitionMismatch, initialMetadata, mainBranch, parentAttemptProperty, parseMetadata, type TableMetadata } from './iceberg/metadata.ts';
+import { entryStatus } from './iceberg/manifest.ts';
+import type { ManifestFile } from './iceberg/manifest-list.ts';
+import { attemptProperty, currentSnapshotOf, definitionMismatch, initialMetadata, mainBranch, parentAttemptProperty, parseMetadata, type SnapshotJson, type TableMetadata } from './iceberg/metadata.ts';
 import { checkRequirements, newPreparedCommit, nextMetadata, stageUpdate, type PreparedCommit, type UpdateLimits } from './iceberg/table-update.ts';
 import type { ObjectStore } from './object-store.ts';
 import type { TableDefinition } from './schema.ts';
@@ -48,9 +50,28 @@ export interface ObjectStoreCatalogOptions {
   onWarning?: (error: unknown) => void;
 }
 
+/**
+ * Locations of the data files, manifests and manifest lists that a reader may still need who loaded the table at `sinceMs` or later:
+ * those of every retained snapshot, and those of the snapshot that was current then. What is in no retained snapshot, but was
+ * in one that was current since, was in that one too, unless it is younger than `sinceMs`: files do not come back under a name.
+ */
+export interface ReachableFiles {
+  locations: ReadonlySet<string>;
+  version: TableVersion;
+  /** Null: complete. Else why it cannot be known what was reachable since: then nothing old is safe to delete. */
+  unknown: string | null;
+}
+
 export interface ObjectStoreCatalog extends Catalog {
   /** Deletes metadata files past the grace period, oldest first, at most `filesMax`. Returns how many. */
   expireMetadata(name: string, filesMax?: number): Promise<number>;
+  /**
+   * Drops snapshots that gave way to the next one before that time, the oldest first, of which `keep` newest stay, and every tagged one.
+   * Files that only they name become orphan files. Returns how many were dropped.
+   */
+  expireSnapshots(name: string, options: { supersededBeforeMs: number; keep: number }): Promise<number>;
+  /** See {@link ReachableFiles}. */
+  reachableFiles(name: string, sinceMs: number): Promise<ReachableFiles>;
   /** Resolves when no work goes on in the background. */
   settled(): Promise<void>;
 }
@@ -362,6 +383,65 @@ class HintedCatalog implements ObjectStoreCatalog {
     const oldest = expired.sort((a, b) => a - b).slice(0, filesMax);
     if (oldest.length > 0) await this.store.delete(oldest.map((version) => this.versionKey(name, version)));
     return oldest.length;
+  }
+
+  async expireSnapshots(name: string, { supersededBeforeMs, keep }: { supersededBeforeMs: number; keep: number }): Promise<number> {
+    let dropped = 0;
+    await this.enqueue(name, () => this.change(name, 'expire snapshots', {}, async ({ table }, prepared) => {
+      const { snapshots, refs } = table.metadata;
+      const referenced = new Set(Object.values(refs).map((ref) => ref['snapshot-id']));
+      const expired = new Set(snapshots
+        .filter((snapshot, index) => index < snapshots.length - Math.max(1, keep) && !referenced.has(snapshot['snapshot-id']) && snapshots[index + 1]!['timestamp-ms'] < supersededBeforeMs)
+        .map((snapshot) => snapshot['snapshot-id']));
+      dropped = expired.size;
+      if (expired.size === 0) return { done: { status: 'alreadyCommitted', version: table, snapshotId: null, attempts: 0 } };
+      return { next: nextMetadata(table, prepared, this.limits, this.now(), { expired }), snapshotId: null };
+    }));
+    return dropped;
+  }
+
+  async reachableFiles(name: string, sinceMs: number): Promise<ReachableFiles> {
+    const { table } = await this.current(name);
+    const snapshots = new Map(table.metadata.snapshots.map((snapshot) => [snapshot['snapshot-id'], snapshot]));
+    const { snapshot, unknown } = await this.snapshotAt(name, table, sinceMs);
+    if (snapshot) snapshots.set(snapshot['snapshot-id'], snapshot);
+    const locations = new Set<string>();
+    const manifests = new Map<string, ManifestFile>();
+    for (const { 'manifest-list': list } of snapshots.values()) {
+      locations.add(list);
+      for (const manifest of await this.manifests.list(list)) manifests.set(manifest.manifest_path, manifest);
+    }
+    for (const [path, manifest] of manifests) {
+      locations.add(path);
+      for (const { filePath, status } of await this.manifests.entries(table.codec, manifest)) if (status !== entryStatus.deleted) locations.add(filePath);
+    }
+    return { locations, version: table, unknown };
+  }
+
+  /** The snapshot that was current at a time; null: the table had none yet. */
+  private async snapshotAt(name: string, table: LoadedTable, atMs: number): Promise<{ snapshot: SnapshotJson | null; unknown: string | null }> {
+    const newestBefore = (snapshots: readonly SnapshotJson[]): SnapshotJson | undefined => snapshots.findLast((one) => one['timestamp-ms'] <= atMs);
+    // Tagged ones may be of any age: of the snapshots in between some are gone.
+    const tagged = new Set(Object.values(table.tags).map(Number));
+    const own = newestBefore(table.metadata.snapshots.filter((one) => !tagged.has(one['snapshot-id'])));
+    if (own) return { snapshot: own, unknown: null };
+    let before: number | undefined;
+    let oldest: number | undefined;
+    for await (const { key, lastModifiedMs } of this.store.list(`${this.root}/${name}/metadata/v`)) {
+      const version = versionOf(key);
+      if (version === undefined || version > table.version) continue;
+      if (oldest === undefined || version < oldest) oldest = version;
+      if (lastModifiedMs <= atMs && (before === undefined || version > before)) before = version;
+    }
+    const known = before ?? oldest;
+    const metadata = known === undefined ? null : await this.tryFetch(name, known);
+    if (known !== undefined && metadata) {
+      if (before !== undefined) return { snapshot: currentSnapshotOf(metadata), unknown: null };
+      const earlier = newestBefore(metadata.snapshots);
+      if (earlier) return { snapshot: earlier, unknown: null };
+      if (known === 1 && metadata.snapshots.length === 0) return { snapshot: null, unknown: null };
+    }
+    return { snapshot: null, unknown: `no retained metadata of ${name} tells which snapshot was current at ${new Date(atMs).toISOString()}` };
   }
 
   async settled(): Promise<void> {

@@ -154,7 +154,7 @@ export class Archive {
    * Changes a manifest on condition that nobody did meanwhile. @throws TidemarkError COMMIT_CONFLICT if somebody did: look
    * again. A lost answer to this very change is a success.
    */
-  async change({ manifest, etag }: StoredManifest, change: Partial<Pick<ArchiveManifest, 'state' | 'files' | 'restoredUntilMs'>>): Promise<StoredManifest> {
+  async change({ manifest, etag }: StoredManifest, change: Partial<Pick<ArchiveManifest, 'state' | 'files' | 'rows' | 'bytes' | 'offsets' | 'restoredUntilMs'>>): Promise<StoredManifest> {
     const next: ArchiveManifest = { ...manifest, ...change, changedAtMs: this.now() };
     const body = JSON.stringify(next);
     try {
@@ -169,7 +169,7 @@ export class Archive {
 
   /** Forgets a manifest whose rows are all in the table, or in another manifest: the manifest goes first, so that nobody restores from half of the copies. */
   async forget({ manifest }: StoredManifest): Promise<void> {
-    invariant(manifest.state === 'copied', () => `a manifest in state ${manifest.state} is not forgotten`);
+    invariant(manifest.state === 'copied' || manifest.state === 'restored', () => `a manifest in state ${manifest.state} is not forgotten`);
     await this.store.delete([this.manifestKey(manifest.table, manifest.manifestId)]);
     await this.deleteCopies(manifest);
   }

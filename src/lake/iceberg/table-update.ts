@@ -118,7 +118,7 @@ export async function stageUpdate(
 /** The metadata of the version after `base`: bounded snapshots and logs, and the chain of attempts. */
 export function nextMetadata(
   base: LoadedTable, prepared: PreparedCommit, limits: UpdateLimits, nowMs: number,
-  change: { snapshot?: SnapshotJson | null; properties?: Record<string, string | null>; refs?: TableMetadata['refs'] },
+  change: { snapshot?: SnapshotJson | null; properties?: Record<string, string | null>; refs?: TableMetadata['refs']; expired?: ReadonlySet<number> },
 ): TableMetadata {
   const { metadata } = base;
   const { snapshot } = change;
@@ -127,7 +127,8 @@ export function nextMetadata(
   if (snapshot) refs[mainBranch] = { 'snapshot-id': snapshot['snapshot-id'], 'type': 'branch' };
   const referenced = new Set(Object.values(refs).map((ref) => ref['snapshot-id']));
   const all = snapshot ? [...metadata.snapshots, snapshot] : metadata.snapshots;
-  const snapshots = all.filter((candidate, index) => index >= all.length - limits.snapshotsKept || referenced.has(candidate['snapshot-id']));
+  const snapshots = all.filter((candidate, index) => referenced.has(candidate['snapshot-id'])
+    || (index >= all.length - limits.snapshotsKept && !change.expired?.has(candidate['snapshot-id'])));
   const kept = new Set(snapshots.map((candidate) => candidate['snapshot-id']));
   const log = snapshot ? [...metadata['snapshot-log'], { 'timestamp-ms': timestampMs, 'snapshot-id': snapshot['snapshot-id'] }] : metadata['snapshot-log'];
   // The log must not name a snapshot that is gone, nor skip one: it begins after the last that expired.
