@@ -94,35 +94,52 @@ const uuid5Bytes = (namespace: Uint8Array, name: string): Buffer => {
   return bytes;
 };
 
+/** SHA-1 of the message ids of one topic partition. */
+interface MessageIdHash {
+  /** The five words of the last hash. */
+  readonly state: Int32Array;
+  /** Quickest for ascending offsets: in nine of ten cases only the last digit changes. */
+  hash(offset: number): void;
+}
+
+const messageIdHash = (topic: string, partition: number): MessageIdHash => {
+  // The namespace, the digits, the bit 1, zeros, and the length in bits.
+  const message = Buffer.alloc(blockBytes);
+  const start = uuid5Bytes(namespaceBytes, `${topic}/${partition}`).copy(message);
+  const state = new Int32Array(5);
+  let end = start;
+  let offsetBefore = -2;
+  return {
+    state,
+    hash: (offset) => {
+      if (offset === offsetBefore + 1 && message[end - 1]! < 57) {
+        message[end - 1]! += 1;
+      } else {
+        message.fill(0, start);
+        end = start + message.write(String(offset), start, 'latin1');
+        message[end] = 0x80;
+        message[blockBytes - 2] = (end * 8) >> 8;
+        message[blockBytes - 1] = (end * 8) & 0xff;
+      }
+      offsetBefore = offset;
+      state.set(initialState);
+      hashBlock(state, message);
+    },
+  };
+};
+
 /**
  * Message ids of one topic partition. The topic partition `<topic>/<partition>` has a UUIDv5 in {@link messageIdNamespace};
  * in that namespace, an offset's decimal text has the UUIDv5 that is its message id. So an id takes one block, however long
  * the topic's name is. In Python: `uuid5(uuid5(namespace, 'topic/0'), '42')`.
  */
 export const messageIdsOf = (topic: string, partition: number): ((offset: number) => string) => {
-  // The namespace, the digits, the bit 1, zeros, and the length in bits.
-  const message = Buffer.alloc(blockBytes);
-  const start = uuid5Bytes(namespaceBytes, `${topic}/${partition}`).copy(message);
-  const state = new Int32Array(5);
+  const { state, hash } = messageIdHash(topic, partition);
   // Node's own slice: toString picks the encoding first, at twice the cost of so short a text.
   const text = Buffer.alloc(36, '-', 'latin1') as Buffer & { latin1Slice(start: number, end: number): string };
-  let end = start;
-  let offsetBefore = -2;
 
   return (offset) => {
-    if (offset === offsetBefore + 1 && message[end - 1]! < 57) {
-      // The next offset, in nine of ten cases: only its last digit changes.
-      message[end - 1]! += 1;
-    } else {
-      message.fill(0, start);
-      end = start + message.write(String(offset), start, 'latin1');
-      message[end] = 0x80;
-      message[blockBytes - 2] = (end * 8) >> 8;
-      message[blockBytes - 1] = (end * 8) & 0xff;
-    }
-    offsetBefore = offset;
-    state.set(initialState);
-    hashBlock(state, message);
+    hash(offset);
     // Version 5, and the variant of RFC 9562.
     state[1] = (state[1]! & ~0xf000) | 0x5000;
     state[2] = (state[2]! & 0x3fffffff) | 0x80000000;
@@ -133,5 +150,26 @@ export const messageIdsOf = (topic: string, partition: number): ((offset: number
       text[at + 1] = hexDigits[byte & 15]!;
     }
     return text.latin1Slice(0, 36);
+  };
+};
+
+export const isMessageId = (text: string): boolean => /^[0-9a-f]{8}-[0-9a-f]{4}-5[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/i.test(text);
+
+/**
+ * Looks for the offset of a message id in [start, end) of one topic partition, by making the ids: they are a function of the
+ * place, so that finding one reads nothing. Some three million offsets a second.
+ */
+export const messageIdFinder = (topic: string, partition: number, messageId: string): ((start: number, end: number) => number | null) => {
+  const { state, hash } = messageIdHash(topic, partition);
+  // The first word has neither version nor variant: it is compared as it is, and the few that agree are compared whole.
+  const first = Number.parseInt(messageId.slice(0, 8), 16) | 0;
+  const wanted = messageId.toLowerCase();
+  const idOf = messageIdsOf(topic, partition);
+  return (start, end) => {
+    for (let offset = start; offset < end; offset += 1) {
+      hash(offset);
+      if (state[0] === first && idOf(offset) === wanted) return offset;
+    }
+    return null;
   };
 };
