@@ -1,5 +1,7 @@
+import { isCodedColumn, isConstantColumn, isPackedColumn, packedPrefixBytes } from '../lake/columns.ts';
+import type { EncodableColumn, PackedColumn } from '../lake/columns.ts';
 import type { ObjectStore } from '../lake/object-store.ts';
-import { objectSource, openParquet, readColumns, rowGroupBounds, rowGroupsWithText } from '../lake/parquet-reader.ts';
+import { objectSource, openParquet, readColumns, readStoredColumns, rowGroupBounds } from '../lake/parquet-reader.ts';
 import type { ParquetFile } from '../lake/parquet-reader.ts';
 import type { BoundsFilter, LiveFile, TableVersion } from '../lake/table.ts';
 
@@ -31,37 +33,71 @@ export interface FindRows {
 /** Each is a request or two. */
 const filesAtOnce = 8;
 
-const rowGroupsOf = async (file: ParquetFile, { fields }: TableVersion, { where, within = [] }: FindRows): Promise<number[]> => {
+const rowGroupsOf = (file: ParquetFile, { fields }: TableVersion, { where, within = [] }: FindRows): number[] => {
   let groups = file.rowGroupRows.map((_, group) => group);
-  const conditions: BoundsFilter[] = [...Object.entries(where).map(([column, value]) => ({ column, min: value, max: value })), ...within];
-  for (const { column, min, max } of conditions) {
+  for (const { column, min, max } of [...Object.entries(where).map(([name, value]) => ({ column: name, min: value, max: value })), ...within]) {
     const field = fields.find(({ name }) => name === column);
     if (!field || groups.length === 0) continue;
     const bounds = rowGroupBounds(file, field);
     groups = groups.filter((group) => {
       const known = bounds[group];
-      // Texts are cut in the statistics, and only from below it is certain in which order: they are searched instead.
+      // Texts are cut in the statistics: those are left to the search of their bytes.
       if (!known || typeof known.min === 'string') return true;
       return (max === undefined || known.min <= max) && (min === undefined || known.max >= min);
     });
   }
-  for (const [column, value] of Object.entries(where)) {
-    if (typeof value === 'string' && groups.length > 0) groups = await rowGroupsWithText(file, column, value, groups);
-  }
   return groups;
+};
+
+/** Rows whose packed text is this one: found as bytes, its length in front of it, so that no text is made for a row. */
+const packedRows = function* ({ packed, positions }: PackedColumn, text: string): Generator<number> {
+  const wanted = Buffer.alloc(packedPrefixBytes + Buffer.byteLength(text));
+  wanted.writeUInt32LE(wanted.length - packedPrefixBytes);
+  wanted.write(text, packedPrefixBytes);
+  const bytes = Buffer.from(packed.buffer, packed.byteOffset, packed.byteLength);
+  let row = 0;
+  for (let at = bytes.indexOf(wanted); at >= 0; at = bytes.indexOf(wanted, at + 1)) {
+    // The same bytes may lie across two values, or inside of one. A null takes no bytes: its position is the next row's too.
+    while (positions[row + 1]! <= at) row += 1;
+    if (positions[row] === at && positions[row + 1] === at + wanted.length) yield row;
+  }
+};
+
+const rowsWith = (column: EncodableColumn, rowCount: number, value: bigint | number | string): ReadonlySet<number> => {
+  const rows = new Set<number>();
+  const addAll = (holds: (row: number) => boolean): void => {
+    for (let row = 0; row < rowCount; row += 1) if (holds(row)) rows.add(row);
+  };
+  if (isPackedColumn(column)) {
+    if (typeof value === 'string') for (const row of packedRows(column, value)) rows.add(row);
+  } else if (isCodedColumn(column)) {
+    const codes = new Set(column.entries.flatMap((entry, code) => (entry === value ? [code] : [])));
+    if (codes.size > 0) addAll((row) => codes.has(column.codes[row]!));
+  } else if (isConstantColumn(column)) {
+    if (column.constant === value) addAll(() => true);
+  } else {
+    addAll((row) => column[row] === value);
+  }
+  return rows;
+};
+
+/** Rows of one row group that meet all conditions. Texts first: they tell most, and cost least where there are none. */
+const matchingRows = async (file: ParquetFile, rowGroup: number, where: FindRows['where']): Promise<number[]> => {
+  let rows: number[] | undefined;
+  for (const [name, value] of Object.entries(where).sort(([, a], [, b]) => Number(typeof b === 'string') - Number(typeof a === 'string'))) {
+    const { rowCount, columns } = await readStoredColumns(file, { columns: [name], rowGroups: [rowGroup] });
+    const found = rowsWith(columns[name]!, rowCount, value);
+    rows = rows ? rows.filter((row) => found.has(row)) : [...found];
+    if (rows.length === 0) return [];
+  }
+  return rows ?? [];
 };
 
 const findInFile = async (store: ObjectStore, version: TableVersion, live: LiveFile, find: FindRows): Promise<FoundRow[]> => {
   const file = await openParquet(objectSource(store, store.keyOf(live.filePath), live.fileSizeBytes, find.signal ? { signal: find.signal } : {}));
-  const names = Object.keys(find.where);
   const found: FoundRow[] = [];
-  for (const rowGroup of await rowGroupsOf(file, version, find)) {
-    const keys = await readColumns(file, { columns: names, rowGroups: [rowGroup] });
-    const conditions = names.map((name) => ({ column: keys.columns[name]!, value: find.where[name]! }));
-    const rows: number[] = [];
-    for (let row = 0; row < keys.rowCount; row += 1) {
-      if (conditions.every(({ column, value }) => column[row] === value)) rows.push(row);
-    }
+  for (const rowGroup of rowGroupsOf(file, version, find)) {
+    const rows = await matchingRows(file, rowGroup, find.where);
     if (rows.length === 0) continue;
     const wanted = (find.columns ?? version.fields.map(({ name }) => name)).filter((name) => file.columnNames.includes(name));
     const { columns } = await readColumns(file, { columns: wanted, rowGroups: [rowGroup] });
@@ -73,8 +109,8 @@ const findInFile = async (store: ObjectStore, version: TableVersion, live: LiveF
 };
 
 /**
- * Rows of a table with given values, newest files first. Reads only files whose partition and bounds admit them, of those only row
- * groups whose statistics and text pages do, and of those the columns asked for.
+ * Rows of a table with given values, newest files first. Reads only files whose partition and bounds admit them, of those the row groups
+ * whose statistics do, there the columns of the conditions, and the columns asked for where a row meets them.
  */
 export const findRows = async (store: ObjectStore, version: TableVersion, find: FindRows): Promise<FoundRow[]> => {
   const bounds = [...Object.entries(find.where).map(([column, value]) => ({ column, min: value, max: value })), ...find.within ?? []];

@@ -24,7 +24,7 @@ const text = fc.oneof(
 
 test('exactly the rows with the values are found, over files, row groups, dictionaries and nulls', async () => {
   await fc.assert(fc.asyncProperty(
-    fc.array(fc.array(fc.record({ text, number: fc.bigInt({ min: -3n, max: 3n }) }), { minLength: 1, maxLength: 60 }), { minLength: 1, maxLength: 4 }),
+    fc.array(fc.array(fc.record({ text, number: fc.bigInt({ min: -3n, max: 3n }) }), { minLength: 1, maxLength: 60 }).chain((rows) => fc.constantFrom(1, 40).map((times) => Array.from({ length: times }, () => rows).flat())), { minLength: 1, maxLength: 4 }),
     text.filter((value) => value !== null), fc.bigInt({ min: -3n, max: 3n }),
     async (files, wantedText, wantedNumber) => {
       const store = createMemoryObjectStore();
@@ -32,15 +32,15 @@ test('exactly the rows with the values are found, over files, row groups, dictio
       await catalog.ensureTable(definition);
       for (const [nth, rows] of files.entries()) {
         const { bytes, metrics } = encodeDataFile({
-          fields: definition.fields, rowGroupRows: 17,
-          batch: { rowCount: rows.length, columns: { text: rows.map((row) => row.text), number: BigInt64Array.from(rows, (row) => row.number), at: BigInt64Array.from(rows, (_, i) => BigInt(nth * 1_000 + i)) } },
+          fields: definition.fields, rowGroupRows: nth % 2 === 0 ? 17 : 100_000,
+          batch: { rowCount: rows.length, columns: { text: rows.map((row) => row.text), number: BigInt64Array.from(rows, (row) => row.number), at: BigInt64Array.from(rows, (_, i) => BigInt(nth * 10_000 + i)) } },
         });
         const filePath = catalog.dataLocation('rows', `${nth}.parquet`);
         await store.put(store.keyOf(filePath), bytes);
         await catalog.commit('rows', { commitId: String(nth), add: [{ filePath, partition: {}, ...metrics }] });
       }
       const version = await catalog.load('rows');
-      const all = files.flatMap((rows, nth) => rows.map((row, i) => ({ ...row, at: BigInt(nth * 1_000 + i) })));
+      const all = files.flatMap((rows, nth) => rows.map((row, i) => ({ ...row, at: BigInt(nth * 10_000 + i) })));
       const found = async (where: Record<string, string | bigint>): Promise<bigint[]> =>
         (await findRows(store, version, { where })).map(({ values }) => values['at'] as bigint).sort((a, b) => Number(a - b));
       expect(await found({ text: wantedText })).toEqual(all.filter((row) => row.text === wantedText).map(({ at }) => at));
