@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { MergeResult, MicroBatchActivities, MicroBatchInput, PublishInput, PublishResult, RefinedBatch } from '../src/contracts/micro-batch.ts';
 import { microBatchWorkflowId } from '../src/contracts/micro-batch.ts';
 import { batchMaxProperty, goldSummary } from '../src/contracts/properties.ts';
@@ -6,7 +7,7 @@ import type { Dataset } from '../src/datasets/dataset.ts';
 import { unknownError } from '../src/datasets/dataset.ts';
 import { datasetOf } from '../src/datasets/pipeline.ts';
 import type { Pipeline } from '../src/datasets/pipeline.ts';
-import { TidemarkError } from '../src/domain/errors.ts';
+import { TidemarkError, isTidemarkError } from '../src/domain/errors.ts';
 import { addDelay } from '../src/domain/freshness.ts';
 import type { FreshnessJson } from '../src/domain/freshness.ts';
 import { Coverage } from '../src/domain/offsets.ts';
@@ -53,6 +54,20 @@ const delaysOf = ({ bucketMs, buckets }: ProducedHistogram, committedAtMs: numbe
   const histogram: FreshnessJson = {};
   for (const [startMs, count] of buckets) addDelay(histogram, committedAtMs - startMs - bucketMs / 2, count);
   return histogram;
+};
+
+const holdPollMs = 200;
+
+/** A replacement of Gold rows keeps merges out of its buckets for some seconds: waited for here, where no thread is kept by it. */
+const whileNotHeld = async <T>(signal: AbortSignal, merge: () => Promise<T>): Promise<T> => {
+  for (;;) {
+    try {
+      return await merge();
+    } catch (error) {
+      if (!isTidemarkError(error, 'BUCKET_HELD')) throw error;
+      await sleep(holdPollMs, undefined, { signal });
+    }
+  }
 };
 
 export const createMicroBatchActivities = ({ catalog, store, pipeline, refinePool, mergePool, now = Date.now, onEvent }: MicroBatchDeps): MicroBatchActivities => {
@@ -162,14 +177,14 @@ export const createMicroBatchActivities = ({ catalog, store, pipeline, refinePoo
       const candidates = Coverage.fromJson(plan.silver).contains(offsets)
         ? silverFiles
         : await filesOfOffsets(await catalog.load(dataset.silver.name), offsets, rowLineage);
-      const merged = await mergePool.run('mergeGold', {
+      const merged = await whileNotHeld(signal, () => mergePool.run('mergeGold', {
         source: input.source,
         commitId: `${microBatchWorkflowId(input.source, input.batch)}/${input.stagedKey}`,
         coverage: offsets.toJson(),
         silverFiles: candidates,
         summary: summaryOf(input),
         nowMs: now(),
-      }, { signal, onProgress: report });
+      }, { signal, onProgress: report }));
       const committedAtMs = now();
       const { status, snapshotId, attempts, goldRows, duplicates } = merged;
       const freshness = delaysOf(produced, committedAtMs);

@@ -34,6 +34,7 @@ export const errorCodes = {
   BUCKET_HELD: { retryable: true },
   OFFSETS_CLAIMED: { retryable: true },
   RULES_CHANGED: { retryable: false },
+  CLAIM_LOST: { retryable: false },
   STACK_START_FAILED: { retryable: false },
   TOOLCHAIN_MISSING: { retryable: false },
 } as const satisfies Record<string, { retryable: boolean }>;

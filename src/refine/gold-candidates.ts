@@ -35,15 +35,19 @@ const compareTopicPartitions = (a: Omit<Lineage, 'offset'>, b: Omit<Lineage, 'of
 export const compareLineage = (a: Lineage, b: Lineage): number =>
   compareTopicPartitions(a, b) || (a.offset < b.offset ? -1 : a.offset > b.offset ? 1 : 0);
 
-/** A row group of a Silver file with rows of one Gold bucket. */
-export interface CandidateGroup {
-  file: FileReference;
-  rowGroup: number;
-  rowCount: number;
+/** Rows of one Gold bucket that lie together. */
+export interface TimedRows {
   rowsInBucket: number;
   /** Of the rows in the bucket; µs since the epoch, inclusive. */
   eventTimeMin: number;
   eventTimeMax: number;
+}
+
+/** A row group of a Silver file with rows of one Gold bucket. */
+export interface CandidateGroup extends TimedRows {
+  file: FileReference;
+  rowGroup: number;
+  rowCount: number;
   /** Rows of other buckets are in it too. */
   isMixed: boolean;
 }
@@ -96,9 +100,10 @@ const bucketByFooter = (file: ParquetFile, rowGroup: number, gold: TableDefiniti
   return bucketName(tuples[0]!) === bucketName(tuples[1]!) ? tuples[0] : undefined;
 };
 
-/** Sorts the row groups of Silver files by the Gold buckets of their rows. Reads footers; of mixed row groups the partition columns. */
+/** Sorts the wanted row groups of Silver files by the Gold buckets of their rows. Reads footers; of mixed row groups the partition columns. */
 export const planBuckets = async (
   files: readonly FileReference[], open: (file: FileReference) => Promise<ParquetFile>, gold: TableDefinition, dimensions: readonly PartitionDimension[], eventTime: string,
+  isWanted: (file: ParquetFile, rowGroup: number) => boolean = () => true,
 ): Promise<Bucket[]> => {
   const buckets = new Map<string, Bucket>();
   const bucketOf = (partition: PartitionTuple): Bucket => {
@@ -112,6 +117,7 @@ export const planBuckets = async (
     const file = await open(reference);
     const times = rowGroupBounds(file, eventField);
     for (const [rowGroup, rowCount] of file.rowGroupRows.entries()) {
+      if (!isWanted(file, rowGroup)) continue;
       const known = bucketByFooter(file, rowGroup, gold, dimensions);
       const bounds = times[rowGroup];
       if (known && bounds) {
@@ -144,7 +150,7 @@ const microsOf = (values: ColumnValues, name: string): ((row: number) => number)
 };
 
 /** Rows that an estimate gives for a range: row groups count by the part of their time that lies in it. */
-export const estimateRows = (groups: readonly CandidateGroup[], { start, end }: TimeRange): number => {
+export const estimateRows = (groups: readonly TimedRows[], { start, end }: TimeRange): number => {
   let rows = 0;
   for (const { rowsInBucket, eventTimeMin, eventTimeMax } of groups) {
     const overlap = Math.min(end, eventTimeMax + 1) - Math.max(start, eventTimeMin);
@@ -225,6 +231,32 @@ export const lostToGold = 2;
 /** Bytes that a candidate takes: hash, offset, topic partition, row, verdict and index slots. */
 export const candidateBytes = keyWords * 4 + 8 + 4 + 4 + 1 + 16;
 
+/** Keys by their hashes. */
+export class KeySet {
+  count = 0;
+  private words: Uint32Array = new Uint32Array(64 * keyWords);
+  private index: KeyIndex | undefined;
+
+  add(hashes: Uint32Array, at: number): void {
+    if ((this.count + 1) * keyWords > this.words.length) {
+      const wider = new Uint32Array(this.words.length * 2);
+      wider.set(this.words);
+      this.words = wider;
+    }
+    for (let word = 0; word < keyWords; word += 1) this.words[this.count * keyWords + word] = hashes[at + word]!;
+    this.count += 1;
+    this.index = undefined;
+  }
+
+  has(hashes: Uint32Array, at: number): boolean {
+    if (!this.index) {
+      this.index = new KeyIndex(this.words, this.count);
+      for (let row = 0; row < this.count; row += 1) this.index.add(row);
+    }
+    return this.index.find(hashes, at) >= 0;
+  }
+}
+
 /** Candidates of one bucket and time range, as columns. */
 export class Candidates {
   readonly runs: CandidateRun[] = [];
@@ -266,19 +298,25 @@ export class Candidates {
 
   /**
    * Takes the row group's rows that are planned, lie in the bucket and in the range. Reads the key and lineage columns, and what else
-   * the decision needs. False once there are more than `rowsMax` candidates: then the range must be split.
+   * the decision needs; with `wanted` only rows of these keys. False once there are more than `rowsMax` candidates: then the range must
+   * be split.
    */
-  async load(group: CandidateGroup, file: ParquetFile, columns: MergeColumns, bucket: { partition: PartitionTuple; gold: TableDefinition; dimensions: readonly PartitionDimension[] }, range: TimeRange, rowsMax: number): Promise<boolean> {
+  async load(
+    group: CandidateGroup, file: ParquetFile, columns: MergeColumns, bucket: { partition: PartitionTuple; gold: TableDefinition; dimensions: readonly PartitionDimension[] }, range: TimeRange, rowsMax: number,
+    wanted?: KeySet,
+  ): Promise<boolean> {
     const isSliced = group.eventTimeMin < range.start || group.eventTimeMax >= range.end;
     const names = new Set([...columns.key, columns.topic, columns.partition, columns.offset]);
     if (isSliced || group.isMixed) names.add(columns.eventTime);
     if (group.isMixed) for (const { column } of bucket.dimensions) names.add(column);
     const { columns: values } = await readStoredColumns(file, { columns: [...names], rowGroups: [group.rowGroup] });
-    const taken = this.select(group, values, columns, bucket, isSliced ? range : undefined);
+    const selected = this.select(group, values, columns, bucket, isSliced ? range : undefined);
+    if (selected.length === 0) return true;
+    const hashes = hashKeys(columns.key.map((name) => values[name]!), group.rowCount);
+    const taken = wanted ? selected.filter((row) => wanted.has(hashes, row * keyWords)) : selected;
     if (taken.length === 0) return true;
     this.reserve(taken.length);
     const isWhole = taken.length === group.rowCount;
-    const hashes = hashKeys(columns.key.map((name) => values[name]!), group.rowCount);
     const offsets = spreadColumn(values[columns.offset]!, group.rowCount) as BigInt64Array;
     const numberOfRow = this.numbering(values, columns, group.rowCount);
     const start = this.count;

@@ -2,6 +2,7 @@ import { compareSingleValues, decodeSingleValue } from '../lake/iceberg/single-v
 import type { Coverage } from '../domain/offsets.ts';
 import { parseTopicPartitionKey } from '../domain/offsets.ts';
 import type { DataFile } from '../lake/data-file.ts';
+import { rowGroupBounds, type ParquetFile } from '../lake/parquet-reader.ts';
 import type { Field, PrimitiveType } from '../lake/schema.ts';
 import type { LiveFile, ScanOptions, TableVersion } from '../lake/table.ts';
 
@@ -66,3 +67,24 @@ export const filesOfOffsets = async (version: TableVersion, offsets: Coverage, c
   const mayHold = mayHoldOffsets(offsets);
   return files.filter((file) => mayHold(boundsOf(file)));
 };
+
+/** Whether a row group of an open file may hold rows of the offsets, by its statistics. */
+export const mayGroupHoldOffsets = (fields: readonly Field[], columns: LineageColumns, wanted: Coverage): ((file: ParquetFile, rowGroup: number) => boolean) => {
+  const mayHold = mayHoldOffsets(wanted);
+  const field = (name: string): Field => fields.find((candidate) => candidate.name === name)!;
+  const read = new WeakMap<ParquetFile, { topic: Bounds; partition: Bounds; offset: Bounds }>();
+  return (file, rowGroup) => {
+    let bounds = read.get(file);
+    if (!bounds) {
+      bounds = { topic: rowGroupBounds(file, field(columns.topic)), partition: rowGroupBounds(file, field(columns.partition)), offset: rowGroupBounds(file, field(columns.offset)) };
+      read.set(file, bounds);
+    }
+    const { topic, partition, offset } = bounds;
+    return mayHold({
+      topicMin: topic[rowGroup]?.min as string | undefined, topicMax: topic[rowGroup]?.max as string | undefined,
+      partitionMin: partition[rowGroup]?.min as number | undefined, partitionMax: partition[rowGroup]?.max as number | undefined,
+      offsetMin: offset[rowGroup]?.min as bigint | undefined, offsetMax: offset[rowGroup]?.max as bigint | undefined,
+    });
+  };
+};
+type Bounds = ReturnType<typeof rowGroupBounds>;

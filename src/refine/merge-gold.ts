@@ -1,4 +1,4 @@
-import { randomUUID } from 'node:crypto';
+import { createHash, randomUUID } from 'node:crypto';
 import { goldSummary } from '../contracts/properties.ts';
 import { goldIngestionField, type Dataset } from '../datasets/dataset.ts';
 import { TidemarkError, invariant, isTidemarkError } from '../domain/errors.ts';
@@ -6,15 +6,19 @@ import { Coverage, type CoverageJson } from '../domain/offsets.ts';
 import { spreadColumn, type ColumnValues, type ConstantColumn } from '../lake/columns.ts';
 import type { DataFile } from '../lake/data-file.ts';
 import type { ObjectStore } from '../lake/object-store.ts';
+import { decodeSingleValue } from '../lake/iceberg/single-value.ts';
 import { bytesSource, copyColumnChunks, isCopyable, objectSource, openParquet, readColumns, readStoredColumns, type ParquetFile } from '../lake/parquet-reader.ts';
 import { DataFileBuilder } from '../lake/parquet-writer.ts';
-import type { Field, PartitionTuple } from '../lake/schema.ts';
-import type { Catalog, LiveFile, TableVersion } from '../lake/table.ts';
+import type { Field, PartitionTuple, PrimitiveType } from '../lake/schema.ts';
+import type { Catalog, CommitRequest, LiveFile, TableVersion } from '../lake/table.ts';
 import {
-  Candidates, candidateBytes, compareLineage, estimateRows, lostNothing, lostToGold, PlannedOffsets, planBuckets, type Bucket, type MergeColumns, type TimeRange,
+  bucketName, Candidates, candidateBytes, compareLineage, estimateRows, KeySet, lostNothing, lostToGold, PlannedOffsets, planBuckets,
+  type Bucket, type Lineage, type MergeColumns, type TimedRows, type TimeRange,
 } from './gold-candidates.ts';
+import { GoldHold, throwIfHeld } from './gold-holds.ts';
 import type { FileReference, GoldKeyCache } from './gold-key-cache.ts';
 import { keyWords } from './key-hash.ts';
+import { filesOfOffsets, mayGroupHoldOffsets, rowLineage } from './lineage-files.ts';
 import { partitionDimensions, partitionPath, type PartitionDimension } from './partition-rows.ts';
 
 /** What the merge must know of a dataset. */
@@ -32,6 +36,7 @@ export interface MergeGoldDeps {
   attemptsMax?: number;
   signal?: AbortSignal;
   onProgress?: (progress: { bucket: string; candidates: number; attempts: number }) => void;
+  now?: () => number;
 }
 
 /** Plain JSON: it crosses to a worker thread. */
@@ -44,6 +49,18 @@ export interface MergeGoldInput {
   /** gold_ingestion_timestamp, ms since the epoch. */
   nowMs: number;
   /** Goes to the snapshot's summary. */
+  summary?: Record<string, string>;
+}
+
+export interface ReplaceGoldInput {
+  commitId: string;
+  /** Offsets whose rows change: Gold covers them, and Silver holds their rows as they are now. */
+  coverage: CoverageJson;
+  /** Every Silver table that fills this Gold table. */
+  silverTables: readonly string[];
+  /** Whom a hold on buckets names. */
+  holder: string;
+  nowMs: number;
   summary?: Record<string, string>;
 }
 
@@ -65,7 +82,6 @@ export interface MergeGoldResult {
   isCounted: boolean;
 }
 
-const lineageColumns = { topic: 'kafka_topic', partition: 'kafka_partition', offset: 'kafka_offset' } as const;
 const budgetBytesDefault = 64 << 20;
 const attemptsDefault = 20;
 /** Silver files up to this size are fetched whole: they are copied almost whole. */
@@ -108,15 +124,27 @@ class OpenFiles {
   };
 }
 
-/** Rows of a live Gold file that lose to candidates, by row group. */
+/** Rows of a live Gold file that go, by row group: 1 for each that does. */
 interface Removal {
   file: LiveFile;
-  rows: Map<number, Set<number>>;
+  rows: Map<number, Uint8Array>;
+}
+
+/** A bucket, and what else is known to lie in it. */
+interface PlannedBucket extends Bucket {
+  /** Gold rows that give way. */
+  there: TimedRows[];
+}
+
+/** What a replacement has beside a merge. */
+interface Replacement {
+  silverTables: readonly string[];
+  hold: GoldHold;
 }
 
 /** One bucket, or a range of its event time: what is decided and written together. */
 interface MergeUnit {
-  bucket: Bucket;
+  bucket: PlannedBucket;
   range: TimeRange;
   eventTimeMin: number;
   eventTimeMax: number;
@@ -128,6 +156,12 @@ interface MergeUnit {
   /** Gold files that the verdicts were reached against. */
   probed: Set<string>;
   removals: Map<string, Removal>;
+  /** Of a replacement: keys that Gold loses, and no candidate takes up with a lesser or equal lineage. */
+  orphanedKeys: KeySet;
+  /** Other Silver rows of these keys: duplicates so far, one of each may now be the least. */
+  revived: Candidates | undefined;
+  /** The Gold version that they were looked for under: Silver rows that were merged later are not among them. */
+  revivedAt: TableVersion | undefined;
   /** Undefined until written, and again when a verdict changes. */
   files: DataFile[] | undefined;
 }
@@ -153,12 +187,50 @@ export const mergeGold = async (deps: MergeGoldDeps, input: MergeGoldInput): Pro
     if (planned.isEmpty) return repetition(base, input.commitId, attempts);
     if (!merge?.planned.equals(planned)) merge = await GoldMerge.plan(deps, input, planned);
     try {
+      throwIfHeld(base, merge.partitions, (deps.now ?? Date.now)());
       return await merge.commit(base, attempts);
     } catch (error) {
       // Others committed to the same buckets, or merged a part of the offsets: both are seen in the next version.
       const isOvertaken = isTidemarkError(error, 'COMMIT_CONFLICT') || isTidemarkError(error, 'COVERAGE_CONFLICT');
       if (!isOvertaken || attempts >= attemptsMax) throw error;
     }
+  }
+};
+
+/** Attempts to replace rows without keeping merges out: in closed hours one is enough. */
+const freeAttemptsMax = 2;
+
+/**
+ * Makes Gold agree with Silver again after Silver's rows of the offsets were replaced: Gold's rows of the offsets go, Silver's take
+ * their place where they are the least of their key, and where a key would be lost, the least of its other Silver rows comes back.
+ * Rows of other offsets are never read from Silver unless their key is orphaned, so Gold keeps what retention took from Silver.
+ *
+ * One commit, prepared as {@link mergeGold}'s is, and by the same units. Overtaken twice, or when rows come back (a row that
+ * the live stream merges meanwhile could be the one), it holds its buckets against merges. Throws COVERAGE_CONFLICT if Gold
+ * does not cover the offsets, else as mergeGold.
+ */
+export const replaceGold = async (deps: MergeGoldDeps, input: ReplaceGoldInput): Promise<MergeGoldResult> => {
+  const { catalog, dataset, attemptsMax = attemptsDefault, now = Date.now, signal } = deps;
+  const requested = Coverage.fromJson(input.coverage);
+  const hold = new GoldHold(catalog, dataset.gold.name, input.holder, now);
+  let merge: GoldMerge | undefined;
+  try {
+    for (let attempts = 1; ; attempts += 1) {
+      signal?.throwIfAborted();
+      const base = await catalog.load(dataset.gold.name);
+      if (base.snapshots.some(({ summary }) => summary[commitIdKey] === input.commitId)) return repetition(base, input.commitId, attempts);
+      merge ??= await GoldMerge.planReplacement(deps, input, requested, base, hold);
+      try {
+        const result = await merge.commit(base, attempts);
+        hold.released();
+        return result;
+      } catch (error) {
+        if (!isTidemarkError(error, 'COMMIT_CONFLICT') || attempts >= attemptsMax) throw error;
+        if (merge.wantsHold || attempts >= freeAttemptsMax) await hold.take(merge.partitions, signal);
+      }
+    }
+  } finally {
+    await hold.giveBack();
   }
 };
 
@@ -174,13 +246,15 @@ const repetition = (version: TableVersion, commitId: string, attempts: number): 
 class GoldMerge {
   readonly planned: Coverage;
   private readonly deps: MergeGoldDeps;
-  private readonly input: MergeGoldInput;
+  private readonly input: Pick<MergeGoldInput, 'commitId' | 'nowMs' | 'summary'>;
   private readonly offsets: PlannedOffsets;
   private readonly columns: MergeColumns;
   private readonly dimensions: readonly PartitionDimension[];
   private readonly eventField: Field;
   private readonly silver: OpenFiles;
-  private readonly buckets: readonly Bucket[];
+  private readonly buckets: readonly PlannedBucket[];
+  private readonly replacement: Replacement | undefined;
+  private readonly isPlanned: (file: ParquetFile, rowGroup: number) => boolean;
   private readonly rowsMax: number;
   private readonly retainedBytesMax: number;
   private units: MergeUnit[] | undefined;
@@ -189,17 +263,22 @@ class GoldMerge {
   /** Rewritten Gold files by path and removed rows, so that a second attempt does not write them again. */
   private readonly rewrites = new Map<string, DataFile | undefined>();
 
-  private constructor(deps: MergeGoldDeps, input: MergeGoldInput, planned: Coverage, plan: { buckets: readonly Bucket[]; dimensions: readonly PartitionDimension[]; silver: OpenFiles }) {
+  private constructor(
+    deps: MergeGoldDeps, input: Pick<MergeGoldInput, 'commitId' | 'nowMs' | 'summary'>, planned: Coverage,
+    plan: { buckets: readonly PlannedBucket[]; dimensions: readonly PartitionDimension[]; silver: OpenFiles; replacement?: Replacement },
+  ) {
     const { dataset, budgetBytes = budgetBytesDefault } = deps;
     this.deps = deps;
     this.input = input;
     this.planned = planned;
     this.offsets = new PlannedOffsets(planned);
-    this.columns = { key: dataset.key, eventTime: dataset.eventTime, ...lineageColumns };
+    this.columns = { key: dataset.key, eventTime: dataset.eventTime, ...rowLineage };
     this.dimensions = plan.dimensions;
     this.eventField = fieldOf(dataset.gold.fields, dataset.eventTime);
     this.silver = plan.silver;
     this.buckets = plan.buckets;
+    this.replacement = plan.replacement;
+    this.isPlanned = mayGroupHoldOffsets(dataset.gold.fields, rowLineage, planned);
     // Growing arrays are copied: half of the budget is the copy.
     this.rowsMax = Math.max(1, Math.floor(budgetBytes / 2 / candidateBytes));
     this.retainedBytesMax = budgetBytes / 2;
@@ -210,8 +289,33 @@ class GoldMerge {
     const silver = new OpenFiles(deps.store, deps.signal);
     const dimensions = partitionDimensions(gold.fields, gold.partitionBy);
     const buckets = await planBuckets(input.silverFiles, silver.open, gold, dimensions, eventTime);
-    return new GoldMerge(deps, input, planned, { buckets, dimensions, silver });
+    return new GoldMerge(deps, input, planned, { buckets: buckets.map((bucket) => ({ ...bucket, there: [] })), dimensions, silver });
   }
+
+  static async planReplacement(deps: MergeGoldDeps, input: ReplaceGoldInput, planned: Coverage, base: TableVersion, hold: GoldHold): Promise<GoldMerge> {
+    const { catalog, dataset: { silver, gold, eventTime } } = deps;
+    const open = new OpenFiles(deps.store, deps.signal);
+    const dimensions = partitionDimensions(gold.fields, gold.partitionBy);
+    const silverFiles = await filesOfOffsets(await catalog.load(silver.name), planned, rowLineage);
+    const buckets = new Map((await planBuckets(silverFiles, open.open, gold, dimensions, eventTime, mayGroupHoldOffsets(silver.fields, rowLineage, planned)))
+      .map((bucket): [string, PlannedBucket] => [bucketName(bucket.partition), { ...bucket, there: [] }]));
+    const timesOf = timeBoundsOf(fieldOf(gold.fields, eventTime));
+    for (const file of await filesOfOffsets(base, planned, rowLineage)) {
+      const name = bucketName(file.partition);
+      const bucket = buckets.get(name) ?? { partition: file.partition, groups: [], there: [] };
+      buckets.set(name, bucket);
+      bucket.there.push({ rowsInBucket: file.recordCount, ...timesOf(file) });
+    }
+    const replacement = { silverTables: input.silverTables, hold };
+    return new GoldMerge(deps, input, planned, { buckets: [...buckets.values()], dimensions, silver: open, replacement });
+  }
+
+  get partitions(): PartitionTuple[] {
+    return this.buckets.map(({ partition }) => partition);
+  }
+
+  /** Rows came back that a merge since then could have come before. */
+  wantsHold = false;
 
   async commit(base: TableVersion, attempts: number): Promise<MergeGoldResult> {
     const { catalog, dataset, signal } = this.deps;
@@ -225,17 +329,24 @@ class GoldMerge {
       this.units = units;
     }
     const units = this.units;
+    const unsure = this.unsureOf(base);
+    if (unsure) {
+      this.wantsHold = true;
+      throw new TidemarkError('COMMIT_CONFLICT', unsure);
+    }
     const { added, removed, replacedRows } = await this.rewrite(units);
     const add = [...units.flatMap(({ files }) => files ?? []), ...added];
     const candidates = units.reduce((sum, unit) => sum + unit.candidateCount, 0);
-    const duplicates = units.reduce((sum, unit) => sum + unit.duplicatesInBatch + unit.duplicatesInGold, 0) + replacedRows;
+    const losers = units.reduce((sum, unit) => sum + unit.duplicatesInBatch + unit.duplicatesInGold, 0);
     const inserted = units.reduce((sum, unit) => sum + (unit.files ?? []).reduce((rows, { recordCount }) => rows + recordCount, 0), 0);
     const goldRows = inserted - replacedRows;
-    invariant(goldRows + duplicates === candidates, () => `${this.input.commitId}: expected ${candidates} Silver rows in Gold or among the duplicates, found ${goldRows} and ${duplicates}`);
-    const touched = new Map(units.filter(({ candidateCount }) => candidateCount > 0).map(({ bucket }) => [bucket, bucket.partition]));
+    const duplicates = losers + replacedRows;
+    const revived = units.reduce((sum, unit) => sum + (unit.revived?.count ?? 0), 0);
+    invariant(inserted + losers === candidates + revived, () => `${this.input.commitId}: expected ${candidates + revived} Silver rows in Gold or among the duplicates, found ${inserted} and ${losers}`);
+    const touched = new Map(units.filter(({ candidateCount }) => candidateCount > 0 || this.replacement).map(({ bucket }) => [bucket, bucket.partition]));
     const commitFrom = performance.now();
     const result = await catalog.commit(dataset.gold.name, {
-      commitId: this.input.commitId, add, remove: removed, cover: this.planned, coverageAbsent: this.planned,
+      commitId: this.input.commitId, add, remove: removed, ...this.dependsOn([...touched.values()]),
       bucketsUnchangedSince: { base, partitions: [...touched.values()] },
       summary: { ...this.input.summary, [goldSummary.rows]: String(goldRows), [goldSummary.duplicates]: String(duplicates) },
       ...(signal ? { signal } : {}),
@@ -247,17 +358,44 @@ class GoldMerge {
     };
   }
 
+  /** What the commit asks of the version that it builds on, and changes beside the files. */
+  private dependsOn(partitions: readonly PartitionTuple[]): Partial<CommitRequest> {
+    const now = this.deps.now ?? Date.now;
+    if (!this.replacement) return { cover: this.planned, coverageAbsent: this.planned, check: (version) => { throwIfHeld(version, partitions, now()); } };
+    const { hold } = this.replacement;
+    return {
+      coveragePresent: this.planned, setProperties: hold.release,
+      check: (version) => {
+        const unsure = this.unsureOf(version);
+        if (!unsure) return;
+        this.wantsHold = true;
+        throw new TidemarkError('COMMIT_CONFLICT', unsure);
+      },
+    };
+  }
+
+  /** Why a version of Gold may have been given a row that the revived ones were not compared with; undefined: it was not. */
+  private unsureOf(version: TableVersion): string | undefined {
+    for (const { revivedAt, bucket } of this.units ?? []) {
+      if (!revivedAt || revivedAt.coverage.equals(version.coverage)) continue;
+      if (this.replacement!.hold.covers(revivedAt) && this.replacement!.hold.isHeldIn(version)) continue;
+      return `${this.input.commitId}: expected no merge since version ${revivedAt.version} of ${version.name}, where ${partitionPath(this.deps.dataset.gold, bucket.partition)} gets rows back, found some at version ${version.version}`;
+    }
+    return undefined;
+  }
+
   /** Loads a bucket's candidates: at once, or range by range where they are too many. */
-  private async *load(bucket: Bucket): AsyncGenerator<MergeUnit> {
+  private async *load(bucket: PlannedBucket): AsyncGenerator<MergeUnit> {
+    const rows: readonly TimedRows[] = [...bucket.groups, ...bucket.there];
     const ranges: TimeRange[] = [{
-      start: Math.min(...bucket.groups.map(({ eventTimeMin }) => eventTimeMin)),
-      end: Math.max(...bucket.groups.map(({ eventTimeMax }) => eventTimeMax)) + 1,
+      start: rows.reduce((least, { eventTimeMin }) => Math.min(least, eventTimeMin), Infinity),
+      end: rows.reduce((most, { eventTimeMax }) => Math.max(most, eventTimeMax), -Infinity) + 1,
     }];
     for (let range = ranges.pop(); range; range = ranges.pop()) {
       const isMoment = range.end - range.start === 1;
-      const unit = isMoment || estimateRows(bucket.groups, range) <= this.rowsMax ? await this.loadRange(bucket, range) : undefined;
+      const unit = isMoment || estimateRows(rows, range) <= this.rowsMax ? await this.loadRange(bucket, range) : undefined;
       if (unit) {
-        if (unit.candidateCount > 0) yield unit;
+        if (unit.candidateCount > 0 || this.replacement) yield unit;
         continue;
       }
       if (isMoment) {
@@ -268,7 +406,7 @@ class GoldMerge {
     }
   }
 
-  private async loadRange(bucket: Bucket, range: TimeRange): Promise<MergeUnit | undefined> {
+  private async loadRange(bucket: PlannedBucket, range: TimeRange): Promise<MergeUnit | undefined> {
     const candidates = new Candidates(this.offsets);
     const place = { partition: bucket.partition, gold: this.deps.dataset.gold, dimensions: this.dimensions };
     for (const group of bucket.groups) {
@@ -277,9 +415,11 @@ class GoldMerge {
       if (!await candidates.load(group, await this.silver.open(group.file), this.columns, place, range, this.rowsMax)) return undefined;
     }
     candidates.settleBatch();
+    // A replacement looks at all Gold rows of the range: those that go may be where no candidate is.
+    const { eventTimeMin, eventTimeMax } = this.replacement ? { eventTimeMin: range.start, eventTimeMax: range.end - 1 } : candidates;
     return {
       bucket, range, candidates, candidateCount: candidates.count, duplicatesInBatch: candidates.duplicatesInBatch, duplicatesInGold: 0,
-      eventTimeMin: candidates.eventTimeMin, eventTimeMax: candidates.eventTimeMax, probed: new Set(), removals: new Map(), files: undefined,
+      eventTimeMin, eventTimeMax, probed: new Set(), removals: new Map(), orphanedKeys: new KeySet(), revived: undefined, revivedAt: undefined, files: undefined,
     };
   }
 
@@ -292,7 +432,8 @@ class GoldMerge {
     });
     const unseen = live.filter(({ filePath }) => !unit.probed.has(filePath));
     const paths = new Set(live.map(({ filePath }) => filePath));
-    const isShrunk = [...unit.probed].some((path) => !paths.has(path));
+    const isStale = unit.revivedAt !== undefined && (unseen.length > 0 || (!unit.revivedAt.coverage.equals(base.coverage) && !this.replacement!.hold.covers(unit.revivedAt)));
+    const isShrunk = isStale || [...unit.probed].some((path) => !paths.has(path));
     if (unit.files && unseen.length === 0 && !isShrunk) return unit;
     let current = unit;
     if (!unit.candidates) {
@@ -308,6 +449,9 @@ class GoldMerge {
       current.probed.clear();
       current.removals.clear();
       current.duplicatesInGold = 0;
+      current.orphanedKeys = new KeySet();
+      current.revived = undefined;
+      current.revivedAt = undefined;
       current.files = undefined;
       toProbe = live;
     }
@@ -316,9 +460,12 @@ class GoldMerge {
       if (await this.probe(current, candidates, file)) current.files = undefined;
       current.probed.add(file.filePath);
     }
+    if (current.orphanedKeys.count > 0 && !current.revived) await this.revive(current, candidates, base);
     if (!current.files) {
       current.files = [];
-      for (const file of await this.write(current.bucket.partition, candidates)) current.files.push(file);
+      for (const some of [candidates, ...(current.revived ? [current.revived] : [])]) {
+        for (const file of await this.write(current.bucket.partition, some)) current.files.push(file);
+      }
     }
     if (!this.retained.has(current)) this.retain(current, candidates);
     return current;
@@ -342,10 +489,13 @@ class GoldMerge {
     for (const [group, { eventTimeMin, eventTimeMax, rowCount }] of (await cache.groups(file, this.eventField)).entries()) {
       if (eventTimeMax < unit.eventTimeMin || eventTimeMin > unit.eventTimeMax) continue;
       const hashes = await cache.hashes(file, group, key);
+      const replaced = this.replacement ? await this.removeReplaced(unit, candidates, file, group, hashes) : undefined;
+      if (replaced) changed = true;
       const matches: [row: number, candidate: number][] = [];
       for (let row = 0; row < rowCount; row += 1) {
+        if (replaced?.[row] === 1) continue;
         const candidate = candidates.find(hashes, row * keyWords);
-        if (candidate >= 0) matches.push([row, candidate]);
+        if (candidate >= 0 && candidates.lost[candidate] !== lostToGold) matches.push([row, candidate]);
       }
       if (matches.length === 0) continue;
       changed = true;
@@ -361,14 +511,77 @@ class GoldMerge {
           candidates.lost[candidate] = lostToGold;
           unit.duplicatesInGold += 1;
         } else {
-          const removal = unit.removals.get(file.filePath) ?? { file, rows: new Map<number, Set<number>>() };
-          const rows = removal.rows.get(group) ?? new Set<number>();
-          unit.removals.set(file.filePath, removal);
-          removal.rows.set(group, rows.add(row));
+          removedRows(unit, file, group, rowCount)[row] = 1;
         }
       }
     }
     return changed;
+  }
+
+  /**
+   * Marks the row group's rows of the planned offsets that lie in the unit's times as going. Returns which rows are of the
+   * planned offsets at all: they compete with nobody; undefined if there are none.
+   */
+  private async removeReplaced(unit: MergeUnit, candidates: Candidates, file: LiveFile, group: number, hashes: Uint32Array): Promise<Uint8Array | undefined> {
+    const source = await this.openGold(file);
+    if (!this.isPlanned(source, group)) return undefined;
+    const { topic, partition, offset, eventTime } = this.columns;
+    const { columns, rowCount } = await readColumns(source, { columns: [topic, partition, offset, eventTime], rowGroups: [group] });
+    const topics = columns[topic] as string[];
+    const partitions = columns[partition] as Int32Array;
+    const offsets = columns[offset] as BigInt64Array;
+    const times = columns[eventTime] as BigInt64Array;
+    const words = new Int32Array(offsets.buffer, offsets.byteOffset, offsets.length * 2);
+    const { start, end } = { start: BigInt(unit.range.start), end: BigInt(unit.range.end) };
+    let replaced: Uint8Array | undefined;
+    for (let row = 0; row < rowCount; row += 1) {
+      const number = this.offsets.numberOf(topics[row]!, partitions[row]!);
+      if (number < 0 || !this.offsets.has(number, offsets, words, row)) continue;
+      replaced ??= new Uint8Array(rowCount);
+      replaced[row] = 1;
+      if (times[row]! < start || times[row]! >= end) continue;
+      removedRows(unit, file, group, rowCount)[row] = 1;
+      const successor = candidates.find(hashes, row * keyWords);
+      const lineage: Lineage = { topic: topics[row]!, partition: partitions[row]!, offset: offsets[row]! };
+      if (successor < 0 || compareLineage(candidates.lineage(successor), lineage) > 0) unit.orphanedKeys.add(hashes, row * keyWords);
+    }
+    return replaced;
+  }
+
+  /** Finds the other Silver rows of the keys that would be lost: merged ones, of other offsets. The least of each key competes. */
+  private async revive(unit: MergeUnit, candidates: Candidates, base: TableVersion): Promise<void> {
+    const { catalog, dataset } = this.deps;
+    const others = base.coverage.subtract(this.planned);
+    const revived = new Candidates(new PlannedOffsets(others));
+    const place = { partition: unit.bucket.partition, gold: dataset.gold, dimensions: this.dimensions };
+    for (const table of this.replacement!.silverTables) {
+      const silver = await catalog.load(table);
+      const files = await silver.scan({ bounds: [{ column: dataset.eventTime, min: BigInt(unit.range.start), max: BigInt(unit.range.end - 1) }] });
+      for (const { partition, groups } of await planBuckets(files, this.silver.open, dataset.gold, this.dimensions, dataset.eventTime)) {
+        if (bucketName(partition) !== bucketName(unit.bucket.partition)) continue;
+        for (const group of groups) {
+          if (group.eventTimeMax < unit.range.start || group.eventTimeMin >= unit.range.end) continue;
+          this.deps.signal?.throwIfAborted();
+          if (!await revived.load(group, await this.silver.open(group.file), this.columns, place, unit.range, this.rowsMax, unit.orphanedKeys)) {
+            throw new TidemarkError('BUDGET_EXCEEDED', `replacement in ${partitionPath(dataset.gold, unit.bucket.partition)}: expected at most ${this.rowsMax} duplicates to come back, found more; raise the budget`);
+          }
+        }
+      }
+    }
+    revived.settleBatch();
+    for (let at = 0; at < revived.count; at += 1) {
+      if (revived.lost[at] !== lostNothing) continue;
+      const rival = candidates.find(revived.hashes, at * keyWords);
+      if (rival < 0) continue;
+      if (compareLineage(candidates.lineage(rival), revived.lineage(at)) < 0) revived.lost[at] = lostToGold;
+      else if (candidates.lost[rival] === lostNothing) candidates.lost[rival] = lostToGold;
+      else continue;
+      unit.duplicatesInGold += 1;
+    }
+    unit.duplicatesInGold += revived.duplicatesInBatch;
+    unit.revived = revived;
+    unit.revivedAt = base;
+    unit.files = undefined;
   }
 
   private openGold({ filePath, fileSizeBytes }: FileReference): Promise<ParquetFile> {
@@ -413,22 +626,30 @@ class GoldMerge {
     const removals = new Map<string, Removal & { partition: PartitionTuple }>();
     for (const unit of units) {
       for (const [path, { file, rows }] of unit.removals) {
-        const known = removals.get(path) ?? { file, rows: new Map<number, Set<number>>(), partition: unit.bucket.partition };
+        const known = removals.get(path) ?? { file, rows: new Map<number, Uint8Array>(), partition: unit.bucket.partition };
         removals.set(path, known);
-        for (const [group, more] of rows) known.rows.set(group, new Set([...(known.rows.get(group) ?? []), ...more]));
+        for (const [group, more] of rows) {
+          const sofar = known.rows.get(group);
+          known.rows.set(group, sofar ? sofar.map((gone, row) => gone | more[row]!) : more);
+        }
       }
     }
     const added: DataFile[] = [];
     let replacedRows = 0;
     for (const [path, { file, rows, partition }] of removals) {
-      for (const removed of rows.values()) replacedRows += removed.size;
-      const name = JSON.stringify([path, [...rows].map(([group, removed]) => [group, [...removed]])]);
+      const digest = createHash('sha256').update(path);
+      for (const [group, removed] of [...rows].sort(([a], [b]) => a - b)) {
+        for (const gone of removed) replacedRows += gone;
+        digest.update(String(group)).update(removed);
+      }
+      const name = digest.digest('base64');
       if (!this.rewrites.has(name)) {
         const source = await this.openGold(file);
         const gold = new GoldFileBuilder(this.deps.dataset, BigInt(this.input.nowMs) * 1_000n);
         for (const [group, rowCount] of source.rowGroupRows.entries()) {
-          const removed = rows.get(group) ?? new Set<number>();
-          const kept = Uint32Array.from({ length: rowCount }, (_, row) => row).filter((row) => !removed.has(row));
+          const removed = rows.get(group);
+          const all = Uint32Array.from({ length: rowCount }, (_, row) => row);
+          const kept = removed ? all.filter((row) => removed[row] === 0) : all;
           if (kept.length > 0) await gold.appendGold(source, group, rowCount, kept, await this.deps.cache.hashes(file, group, this.columns.key));
         }
         this.rewrites.set(name, await this.put(gold, partition));
@@ -439,6 +660,22 @@ class GoldMerge {
     return { added, removed: [...removals.keys()], replacedRows };
   }
 }
+
+/** The marks of a row group, to be set. */
+const removedRows = (unit: MergeUnit, file: LiveFile, group: number, rowCount: number): Uint8Array => {
+  const removal = unit.removals.get(file.filePath) ?? { file, rows: new Map<number, Uint8Array>() };
+  const rows = removal.rows.get(group) ?? new Uint8Array(rowCount);
+  unit.removals.set(file.filePath, removal);
+  removal.rows.set(group, rows);
+  return rows;
+};
+
+/** Event times of a data file by its manifest entry. Without bounds it may hold any: the hour of its bucket cannot be told here. */
+const timeBoundsOf = ({ id, type }: Field): ((file: LiveFile) => Pick<TimedRows, 'eventTimeMin' | 'eventTimeMax'>) => {
+  const micros = (text: string | undefined, absent: number): number =>
+    (text === undefined ? absent : Number(decodeSingleValue(type as PrimitiveType, Buffer.from(text, 'base64')) as bigint));
+  return ({ lowerBounds, upperBounds }) => ({ eventTimeMin: micros(lowerBounds[id], 0), eventTimeMax: micros(upperBounds[id], Number.MAX_SAFE_INTEGER - 1) });
+};
 
 const fieldOf = (fields: readonly Field[], name: string): Field => {
   const field = fields.find((candidate) => candidate.name === name);
