@@ -36,6 +36,8 @@ interface SourceStatus {
   rows: { bronze: number; silver: number; dlq: number };
   dlqByType: Record<string, number>;
   batchLimit: StreamState['batchLimit'];
+  /** Streaming workers that hold claims, as each last reported. */
+  workers: StreamState['workers'];
   microBatches: { running: number; failed: StreamState['failed']; recent: StreamState['recent'] };
   gaps: StreamState['gaps'];
   freshnessMs: { p50: number | null; p99: number | null };
@@ -111,6 +113,7 @@ const sourceStatus = async (config: Config, pipeline: Pipeline, lake: Lake, clie
     },
     dlqByType,
     batchLimit: state?.batchLimit ?? null,
+    workers: state?.workers ?? {},
     microBatches: { running: state?.runningTotal ?? 0, failed: state?.failed ?? [], recent: state?.recent ?? [] },
     gaps: state?.gaps ?? [],
     freshnessMs: { p50: freshnessQuantile(state?.totals.freshness ?? {}, 0.5), p99: freshnessQuantile(state?.totals.freshness ?? {}, 0.99) },
@@ -154,6 +157,10 @@ const printed = ({ sources, gold }: Status): string => {
     if (source.batchLimit) lines.push(`next micro-batch: at most ${source.batchLimit.recordsMax.toLocaleString('en')} records (${source.batchLimit.reason})`, '');
     for (const { batch, records, cause } of microBatches.failed) lines.push(`micro-batch ${batch} FAILED, ${records.toLocaleString('en')} records wait for npm run retry-batch: ${cause}`);
     for (const { topicPartition, halted } of source.topicPartitions) if (halted !== null) lines.push(`HALTED ${topicPartition}: ${halted}`);
+    for (const [owner, { budgetShare, flushIntervalMs, flushReason, losses }] of Object.entries(source.workers)) {
+      lines.push(`${owner}: buffers at ${Math.round(budgetShare * 100)} % of the budget, files close after ${milliseconds(flushIntervalMs)} (${flushReason})`);
+      for (const { topicPartition, lossAtMs } of losses) lines.push(`RETENTION overtakes the reader of ${topicPartition} at ${new Date(lossAtMs).toISOString()}, as things go: npm run extend-retention`);
+    }
     for (const gap of source.gaps) lines.push(`GAP ${gap.topicPartition} [${gap.startOffset}, ${gap.endOffset}): the broker no longer had these records`);
     const types = Object.entries(source.dlqByType).sort(([, a], [, b]) => b - a);
     if (types.length > 0) lines.push(table(['DLQ error type', 'rows'], types), '');

@@ -6,6 +6,7 @@ import type { StreamState } from '../src/contracts/stream.ts';
 const rowsShown = 30;
 const failedShown = 10;
 const gapsShown = 10;
+const workersShown = 10;
 
 const number = (value: number | bigint): string => String(value).replace(/\B(?=(\d{3})+(?!\d))/g, ',');
 const seconds = (ms: number | null): string => (ms === null ? 'unknown' : `${(ms / 1000).toFixed(ms < 10_000 ? 2 : 1)} s`);
@@ -31,6 +32,13 @@ export const streamDetails = (state: StreamState): string => {
     lines.push(`- Bronze file **refused**: ${topicPartition} [${startOffset}, ${endOffset}): ${cause}; its records are read again`);
   }
   for (const gap of state.gaps.slice(-gapsShown)) lines.push(`- **gap** ${gap.topicPartition} [${gap.startOffset}, ${gap.endOffset}): retention overtook the reader`);
+  const losses = Object.values(state.workers).flatMap((worker) => worker.losses).sort((a, b) => a.lossAtMs - b.lossAtMs);
+  for (const { topicPartition, lossAtMs } of losses.slice(0, gapsShown)) {
+    lines.push(`- **retention** overtakes the reader of ${topicPartition} at ${new Date(lossAtMs).toISOString()}, as things go: \`npm run extend-retention\` keeps its records longer`);
+  }
+  for (const [owner, { budgetShare, flushIntervalMs, flushReason }] of Object.entries(state.workers).slice(-workersShown)) {
+    lines.push(`- ${owner}: buffers at ${Math.round(budgetShare * 100)} % of the budget; files close after ${seconds(flushIntervalMs)} (${flushReason})`);
+  }
   if (partitions.length > 0) {
     lines.push('', '| topic partition | next offset | owner | epoch | pending files |', '| --- | --- | --- | --- | --- |');
     for (const [key, partition] of partitions.slice(0, rowsShown)) {

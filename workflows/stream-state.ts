@@ -5,7 +5,7 @@ import { firstWithin } from '../src/domain/payload.ts';
 import type { BatchIntervals, StreamState } from '../src/contracts/stream.ts';
 
 // Bytes of JSON for each list of the state: together with the totals they stay below one payload.
-const listBytesMax = { topicPartitions: 20_000, open: 8_000, running: 6_000, failed: 9_000, again: 1_000, refused: 3_000, recent: 4_000, gaps: 4_000 };
+const listBytesMax = { topicPartitions: 20_000, open: 8_000, running: 6_000, failed: 9_000, again: 1_000, refused: 3_000, recent: 4_000, gaps: 4_000, workers: 4_000 };
 /** Of one micro-batch. */
 const intervalsBytesMax = 1_200;
 
@@ -21,8 +21,9 @@ const batchIntervals = ({ batch, intervals }: { batch: number; intervals: Covera
   ({ batch, records: Number(Coverage.fromJson(intervals).size), intervals: cut(intervals, intervalsBytesMax) });
 
 /** What the `state` query answers, and what the Web UI shows of it. */
-export const streamState = (source: string, phase: StreamState['phase'], ledger: CheckpointLedger, { batchLimit }: Pick<StreamState, 'batchLimit'>, after = ''): StreamState => {
+export const streamState = (source: string, phase: StreamState['phase'], ledger: CheckpointLedger, { batchLimit, workers }: Pick<StreamState, 'batchLimit' | 'workers'>, after = ''): StreamState => {
   const { partitions, pending, open, running, again, failed, refused, recent, gaps, totals } = ledger.snapshot();
+  const owners = new Set(Object.values(partitions).map(({ owner }) => owner));
   const pendingFiles = new Map<string, number>();
   for (const { topicPartition } of pending) pendingFiles.set(topicPartition, (pendingFiles.get(topicPartition) ?? 0) + 1);
   const entries = Object.entries(partitions).sort(([a], [b]) => (a < b ? -1 : 1)).filter(([key]) => key > after)
@@ -48,6 +49,7 @@ export const streamState = (source: string, phase: StreamState['phase'], ledger:
     recent: lastWithin(recent, listBytesMax.recent),
     gaps: lastWithin(gaps, listBytesMax.gaps),
     batchLimit,
+    workers: Object.fromEntries(lastWithin(Object.entries(workers).filter(([owner]) => owners.has(owner)).sort(([, a], [, b]) => a.atMs - b.atMs), listBytesMax.workers)),
     totals,
   };
 };

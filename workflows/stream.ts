@@ -15,7 +15,7 @@ import {
   topicPartitionsAtOnceMax,
 } from '../src/contracts/stream.ts';
 import type {
-  CheckpointReport, ClaimReply, ClaimRequest, LedgerQuery, LedgerView, StateQuery, StreamLimits, StreamState, StreamWorkflowInput,
+  CheckpointReport, ClaimReply, ClaimRequest, LedgerQuery, LedgerView, StateQuery, StreamLimits, StreamState, StreamWorkflowInput, WorkerHealth,
 } from '../src/contracts/stream.ts';
 import { microBatchWorkflowId } from '../src/contracts/micro-batch.ts';
 import type { LakeCursor, MicroBatchOutcome, StreamActivities } from '../src/contracts/micro-batch.ts';
@@ -26,6 +26,7 @@ import { streamState } from './stream-state.ts';
 
 /** Bronze files of one table commit, as JSON: some 170 files. Its result names each of them once more at worst. */
 const commitBytesMax = payloadBytesMax * 3 / 8;
+const workersKeptMax = 64;
 const gapsBytesMax = payloadBytesMax / 2;
 /** How long a run that continues as new waits for the commit, and for claims, that are under way. */
 const drainTimeout = '10 seconds';
@@ -54,6 +55,8 @@ export async function streamWorkflow(input: StreamWorkflowInput): Promise<void> 
   let committing = false;
   let startingBatches = 0;
   let turn = 0;
+  // Not carried to the next run: with its next report each worker is there again.
+  const workers = new Map<string, WorkerHealth>();
 
   const phase = (): StreamState['phase'] => (limits === null ? 'rebuilding' : paused ? 'paused' : 'running');
   const bounds = (): BatchBounds | null => (limits?.adaptive
@@ -70,7 +73,7 @@ export async function streamWorkflow(input: StreamWorkflowInput): Promise<void> 
   };
   const state = (after?: string): StreamState => {
     const limit = currentBatchLimit();
-    return streamState(source, phase(), ledger, { batchLimit: limit && { ...limit, triggerMs: limits?.adaptive?.batchTriggerMs ?? null } }, after);
+    return streamState(source, phase(), ledger, { batchLimit: limit && { ...limit, triggerMs: limits?.adaptive?.batchTriggerMs ?? null }, workers: Object.fromEntries(workers) }, after);
   };
   const view = (topicPartitions: readonly string[] = ledger.topicPartitions()): LedgerView =>
     ({ ready: limits !== null, topicPartitions: ledger.view(topicPartitions.slice(0, topicPartitionsAtOnceMax)) });
@@ -107,6 +110,12 @@ export async function streamWorkflow(input: StreamWorkflowInput): Promise<void> 
   });
   setHandler(defineSignal<[CheckpointReport]>(reportSignal), (report) => {
     ledger.accept(report);
+    if (report.health) {
+      // The latest last; a worker that is gone is forgotten once there are many.
+      workers.delete(report.owner);
+      workers.set(report.owner, report.health);
+      if (workers.size > workersKeptMax) workers.delete(workers.keys().next().value!);
+    }
     turn += 1;
   }, { description: 'Bronze files that are durable on S3' });
   setHandler(defineSignal(pauseSignal), () => {

@@ -51,6 +51,26 @@ export interface GapRange {
   endOffset: string;
   detectedAtMs: number;
 }
+/** The streaming worker reads no further; everything before `offset` was reported. */
+export interface HaltedRange {
+  topicPartition: string;
+  offset: string;
+  /** Code and message. */
+  cause: string;
+}
+/** What a streaming worker says of itself; each report replaces what it said before. */
+export interface WorkerHealth {
+  atMs: number;
+  /** Of its byte budget, how much its buffers and uploads hold: 0 to 1. */
+  budgetShare: number;
+  /** How long its buffers stay open, and why. */
+  flushIntervalMs: number;
+  flushReason: string;
+  /** When retention will overtake the reader, as things go: the soonest ones within a day. */
+  losses: { topicPartition: string; lossAtMs: number }[];
+}
+export const workerLossesMax = 10;
+
 /** Signal: no answer; the worker reads the ledger back by {@link ledgerQuery}. Ranges and gaps are in offset order for each topic partition. */
 export const reportSignal = 'reportCheckpoint';
 export interface CheckpointReport {
@@ -59,6 +79,8 @@ export interface CheckpointReport {
   epochs: Record<string, number>;
   ranges: CheckpointRange[];
   gaps: GapRange[];
+  halts?: HaltedRange[];
+  health?: WorkerHealth;
 }
 
 /** Query: where the ledger stands for the named topic partitions; without names for the first ones by name. */
@@ -69,7 +91,7 @@ export interface LedgerQuery {
 }
 export interface LedgerView {
   ready: boolean;
-  topicPartitions: Record<string, { owner: string | null; epoch: number; nextOffset: string | null }>;
+  topicPartitions: Record<string, { owner: string | null; epoch: number; nextOffset: string | null; /** Absent in what an older Workflow answers. */ halted?: boolean }>;
 }
 
 export const pauseSignal = 'pause';
@@ -123,6 +145,8 @@ export interface StreamState {
   gaps: GapRange[];
   /** How much the next micro-batch may hold, and why; null before the lake was read. */
   batchLimit: (BatchLimit & { triggerMs: number | null }) | null;
+  /** By owner, those that claim topic partitions; as each one last reported. */
+  workers: Record<string, WorkerHealth>;
   totals: StreamTotals;
 }
 export interface BatchIntervals {

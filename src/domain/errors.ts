@@ -24,6 +24,7 @@ export const errorCodes = {
   KAFKA_REFUSED: { retryable: false },
   EXCHANGE_UNAVAILABLE: { retryable: true },
   LOG_TRUNCATED: { retryable: false },
+  TOPIC_RECREATED: { retryable: false },
   RECORDS_EXPIRED: { retryable: false },
   RECORD_BATCH_UNREADABLE: { retryable: false },
   STALE_EPOCH: { retryable: false },

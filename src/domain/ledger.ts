@@ -32,11 +32,19 @@ export interface LedgerGap {
   detectedAtMs: number;
 }
 
+/** A streaming worker reads no further than this offset, and why. */
+export interface LedgerHalt {
+  topicPartition: string;
+  offset: string;
+  cause: string;
+}
+
 export interface LedgerReport {
   owner: string;
   epochs: Record<string, number>;
   ranges: LedgerRange[];
   gaps: LedgerGap[];
+  halts?: LedgerHalt[];
 }
 
 export interface LedgerPartition {
@@ -391,8 +399,8 @@ export class CheckpointLedger {
   }
 
   /**
-   * Takes the ranges and gaps that follow on; ignores what is stale, known, or out of turn, and what comes while too much
-   * waits for its table commit (it will be reported again).
+   * Takes the ranges and gaps that follow on, then the halts behind them; ignores what is stale, known, or out of turn, and
+   * what comes while too much waits for its table commit (it will be reported again).
    */
   accept(report: LedgerReport): { accepted: number } {
     const steps = [
@@ -417,6 +425,12 @@ export class CheckpointLedger {
         this.gaps = [...this.gaps, step.gap].slice(-gapsShownMax);
         this.totals.gapRecords += Number(BigInt(step.gap.endOffset) - step.start);
       }
+    }
+    for (const { topicPartition, offset, cause } of report.halts ?? []) {
+      const known = this.partitions.get(topicPartition);
+      if (!known || known.halted !== null || known.owner !== report.owner || known.epoch !== report.epochs[topicPartition]) continue;
+      if (known.nextOffset !== null && known.nextOffset !== offset) continue;
+      known.halted = cause.slice(0, causeCharsMax);
     }
     return { accepted };
   }
@@ -574,10 +588,10 @@ export class CheckpointLedger {
     return this.failed.find((entry) => entry.batch === batch)?.cause ?? null;
   }
 
-  view(topicPartitions: readonly string[] = this.topicPartitions()): Record<string, { owner: string | null; epoch: number; nextOffset: string | null }> {
+  view(topicPartitions: readonly string[] = this.topicPartitions()): Record<string, { owner: string | null; epoch: number; nextOffset: string | null; halted: boolean }> {
     return Object.fromEntries(topicPartitions.map((key) => {
       const known = this.partitions.get(key);
-      return [key, { owner: known?.owner ?? null, epoch: known?.epoch ?? 0, nextOffset: known?.nextOffset ?? null }];
+      return [key, { owner: known?.owner ?? null, epoch: known?.epoch ?? 0, nextOffset: known?.nextOffset ?? null, halted: (known?.halted ?? null) !== null }];
     }));
   }
 

@@ -6,7 +6,9 @@ import type { TopicPartition } from '../domain/offsets.ts';
 import { createKafka } from './client.ts';
 import { fetchErrors, fetchRecords } from './fetch-protocol.ts';
 import type { FetchLimits, FetchRequest, FetchedPartition } from './fetch-protocol.ts';
+import { firstTimestampMs } from './record-batch.ts';
 import type { Decompress } from './record-batch.ts';
+import { fetchTopicId } from './topic-id.ts';
 
 export { fetchErrors } from './fetch-protocol.ts';
 export type { FetchRequest, FetchedPartition } from './fetch-protocol.ts';
@@ -35,6 +37,8 @@ export interface PartitionReader {
   wanted(): readonly FetchRequest[];
   /** The answer for one topic partition. The next fetch of the same broker waits for it. Never rejects. */
   fetched(answer: FetchedPartition): Promise<void> | void;
+  /** A fetch of these failed, or was refused: what is behind the names may be something else by now. */
+  disturbed(topicPartitions: readonly TopicPartition[]): void;
 }
 
 export interface GroupConsumerOptions {
@@ -111,6 +115,36 @@ export class GroupConsumer {
       return { start: await offsetAt(true), end: await offsetAt(false) };
     } catch (error) {
       throw new TidemarkError('KAFKA_UNAVAILABLE', `${topic}/${partition}: its log bounds could not be read: ${messageOf(error)}`, { cause: error });
+    }
+  }
+
+  /** See topic-id.ts; null: the broker is too old to tell. Throws KAFKA_UNAVAILABLE. */
+  async topicId(topic: string): Promise<string | null> {
+    return this.asking(topic, async (cluster) => fetchTopicId(await cluster.findBroker({ nodeId: String(cluster.getNodeIds()[0]) }), topic));
+  }
+
+  /**
+   * Kafka timestamp of the record batch at the offset, that is, of its first record; null: nothing is there (any more).
+   * Reads one batch. Throws KAFKA_UNAVAILABLE.
+   */
+  async timestampAt({ topic, partition }: TopicPartition, offset: bigint): Promise<number | null> {
+    return this.asking(`${topic}/${partition}`, async (cluster) => {
+      const leader = Object.entries(cluster.findLeaderForPartitions(topic, [partition])).find(([, led]) => led.includes(partition))?.[0];
+      if (leader === undefined) return null;
+      // A broker gives the first record batch whole, however little is asked for.
+      const [answer] = await fetchRecords(await cluster.findBroker({ nodeId: leader }), [{ topic, partition, offset, bytesMax: 1 }], { bytesMax: 1, bytesMin: 1, waitMs: 0 });
+      return answer?.errorCode === fetchErrors.none ? firstTimestampMs(answer.recordSet) : null;
+    });
+  }
+
+  private async asking<T>(subject: string, ask: (cluster: Cluster) => Promise<T>): Promise<T> {
+    const { cluster } = this;
+    if (!cluster) throw new TidemarkError('KAFKA_UNAVAILABLE', `${subject}: the consumer is not connected`);
+    try {
+      return await ask(cluster);
+    } catch (error) {
+      if (error instanceof TidemarkError) throw error;
+      throw new TidemarkError('KAFKA_UNAVAILABLE', `${subject}: Kafka does not answer: ${messageOf(error)}`, { cause: error });
     }
   }
 
@@ -195,8 +229,9 @@ export class GroupConsumer {
     while (!this.stopped.signal.aborted) {
       const { cluster } = this;
       if (!cluster?.getNodeIds().some((id) => String(id) === nodeId)) return;
+      let requests: readonly FetchRequest[] = [];
       try {
-        const requests = this.ledBy(cluster, nodeId, this.options.reader.wanted());
+        requests = this.ledBy(cluster, nodeId, this.options.reader.wanted());
         if (requests.length === 0) {
           await this.idle();
           this.superviseLoops();
@@ -208,7 +243,10 @@ export class GroupConsumer {
         for (const answer of answers) {
           if (this.stopped.signal.aborted) return;
           if (answer.errorCode === fetchErrors.none || answer.errorCode === fetchErrors.offsetOutOfRange) await this.options.reader.fetched(answer);
-          else moved = true;
+          else {
+            moved = true;
+            this.options.reader.disturbed([answer]);
+          }
         }
         if (moved) {
           // The topic partition moved to another broker, or is moving.
@@ -218,6 +256,7 @@ export class GroupConsumer {
         }
         failures = 0;
       } catch (error) {
+        if (requests.length > 0) this.options.reader.disturbed(requests);
         if (failures > 0) this.options.log.warn({ group: this.options.groupId, broker: nodeId, error: messageOf(error) }, 'fetch failed, trying again');
         await this.sleep(backoff(failures));
         failures += 1;

@@ -59,6 +59,13 @@ export interface DecodeResult {
   unreadable: TidemarkError | null;
 }
 
+/** Of the first record of a record set; null when it is empty or not in format v2. */
+export const firstTimestampMs = (recordSet: Buffer): number | null => {
+  if (recordSet.length < headerBytes || recordSet[16] !== 2) return null;
+  const isAppendTime = (recordSet.readInt16BE(21) & logAppendTimeFlag) !== 0;
+  return Number(recordSet.readBigInt64BE(isAppendTime ? 35 : 27));
+};
+
 export const decodeRecords = async (input: DecodeInput): Promise<DecodeResult> => {
   const { recordSet, from, origin, sink } = input;
   const aborted = input.aborted.toSorted((a, b) => (a.firstOffset < b.firstOffset ? -1 : 1));

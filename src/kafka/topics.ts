@@ -79,6 +79,39 @@ export const fetchOffsetBounds = async (brokers: readonly string[], topics: read
   }
 };
 
+/** What makes a topic's log start move. */
+export interface TopicRetention {
+  /** `retention.ms`; null: records do not age. */
+  retentionMs: number | null;
+  /** `retention.bytes` of each topic partition; null: any size. */
+  retentionBytes: number | null;
+}
+
+/** Of each topic, as the brokers apply it. Throws KAFKA_UNAVAILABLE. */
+export const fetchTopicRetention = async (brokers: readonly string[], topics: readonly string[]): Promise<Record<string, TopicRetention>> => {
+  const admin = createKafka({ brokers, clientId: 'tidemark-admin' }).admin();
+  try {
+    await admin.connect();
+    const { resources } = await admin.describeConfigs({
+      includeSynonyms: false,
+      resources: topics.map((name) => ({ type: kafkajs.ConfigResourceTypes.TOPIC, name, configNames: ['retention.ms', 'retention.bytes', 'cleanup.policy'] })),
+    });
+    return Object.fromEntries(resources.map(({ resourceName, configEntries }) => {
+      const values = new Map(configEntries.map(({ configName, configValue }) => [configName, configValue] as const));
+      const deletes = values.get('cleanup.policy')?.includes('delete') ?? true;
+      const limit = (name: string): number | null => {
+        const value = Number(values.get(name) ?? -1);
+        return deletes && value >= 0 ? value : null;
+      };
+      return [resourceName, { retentionMs: limit('retention.ms'), retentionBytes: limit('retention.bytes') }] as const;
+    }));
+  } catch (error) {
+    throw new TidemarkError('KAFKA_UNAVAILABLE', `Kafka at ${brokers.join(',')}: retention of ${topics.join(', ')} could not be read: ${messageOf(error)}`, { cause: error });
+  } finally {
+    await admin.disconnect();
+  }
+};
+
 /**
  * Deletes what lies below the offsets, as retention does: the log start of each topic partition moves up to its offset.
  * Resolves once the broker tells the new log starts. Throws KAFKA_UNAVAILABLE.

@@ -30,6 +30,11 @@ export class ByteBudget {
     return this.used;
   }
 
+  /** 0 to 1; above 1 while a record larger than the budget passes alone. */
+  get usedShare(): number {
+    return this.used / this.limit;
+  }
+
   get peakBytes(): number {
     return this.peak;
   }

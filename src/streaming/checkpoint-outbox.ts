@@ -1,5 +1,5 @@
 import { topicPartitionsAtOnceMax } from '../contracts/stream.ts';
-import type { CheckpointRange, CheckpointReport, GapRange, LedgerView } from '../contracts/stream.ts';
+import type { CheckpointRange, CheckpointReport, GapRange, HaltedRange, LedgerView } from '../contracts/stream.ts';
 import { invariant } from '../domain/errors.ts';
 
 /** What waits for the ledger, in offset order: a file from the moment that its buffer closes, or a gap. */
@@ -18,6 +18,8 @@ interface OpenPartition {
   accepted: bigint | null;
   /** Number of the last report that named it. */
   reportedAt: number;
+  /** Reading ends behind the entries. */
+  halt: { cause: string; isSeen: boolean } | null;
 }
 
 export interface Settlement {
@@ -40,7 +42,7 @@ export class CheckpointOutbox {
 
   /** After a claim: everything known of an earlier epoch is forgotten. */
   claim(topicPartition: string, epoch: number, next: bigint): void {
-    this.open.set(topicPartition, { epoch, end: next, entries: [], accepted: null, reportedAt: 0 });
+    this.open.set(topicPartition, { epoch, end: next, entries: [], accepted: null, reportedAt: 0, halt: null });
   }
 
   close(topicPartition: string): void {
@@ -62,6 +64,12 @@ export class CheckpointOutbox {
     this.add(gap.topicPartition, BigInt(gap.startOffset), BigInt(gap.endOffset)).durable = { kind: 'gap', gap };
   }
 
+  /** Nothing follows what was added: to be reported until the ledger shows it. */
+  halt(topicPartition: string, cause: string): void {
+    const known = this.open.get(topicPartition);
+    if (known) known.halt = { cause, isSeen: false };
+  }
+
   /** Files or gaps that the ledger has not accepted yet. */
   waiting(topicPartition: string): number {
     return this.open.get(topicPartition)?.entries.length ?? 0;
@@ -69,7 +77,13 @@ export class CheckpointOutbox {
 
   /** Whether {@link collect} would give a report. */
   get isReportable(): boolean {
-    return [...this.open.values()].some(({ entries }) => entries.length > 0 && entries[0]!.durable !== null);
+    return [...this.open.values()].some(({ entries, halt }) => (entries.length > 0 ? entries[0]!.durable !== null : halt?.isSeen === false));
+  }
+
+  /** Where the durable ranges end; null: not claimed. */
+  durableTo(topicPartition: string): bigint | null {
+    const known = this.open.get(topicPartition);
+    return known ? known.entries.find(({ durable }) => durable === null)?.start ?? known.end : null;
   }
 
   /** Files that are being written. */
@@ -85,7 +99,7 @@ export class CheckpointOutbox {
   }
 
   get isEmpty(): boolean {
-    return [...this.open.values()].every(({ entries }) => entries.length === 0);
+    return [...this.open.values()].every(({ entries, halt }) => entries.length === 0 && halt?.isSeen !== false);
   }
 
   /** The ledger's next offset, as last read. */
@@ -120,6 +134,16 @@ export class CheckpointOutbox {
         return durable ? isAdded(topicPartition, known, durable) : false;
       });
     }
+    for (const [topicPartition, { epoch, end, entries, halt }] of this.open) {
+      // The ledger takes it once it has everything before it, which may be in this very report.
+      if (halt?.isSeen !== false || entries.some(({ durable }) => durable === null)) continue;
+      const halted: HaltedRange = { topicPartition, offset: String(end), cause: halt.cause };
+      const size = JSON.stringify(halted).length + topicPartition.length + 24;
+      if (bytes + size > reportBytesMax || Object.keys(report.epochs).length >= topicPartitionsAtOnceMax) break;
+      bytes += size;
+      report.epochs[topicPartition] = epoch;
+      (report.halts ??= []).push(halted);
+    }
     const named = Object.keys(report.epochs);
     if (named.length === 0) return null;
     this.reports += 1;
@@ -142,6 +166,7 @@ export class CheckpointOutbox {
         settlement.stale.push(topicPartition);
         continue;
       }
+      if (known.halt && found.halted !== false) known.halt.isSeen = true;
       const next = found.nextOffset === null ? null : BigInt(found.nextOffset);
       if (next === null) continue;
       const files: CheckpointRange[] = [];

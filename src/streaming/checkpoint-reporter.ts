@@ -1,5 +1,5 @@
 import { topicPartitionsAtOnceMax } from '../contracts/stream.ts';
-import type { LedgerView } from '../contracts/stream.ts';
+import type { CheckpointReport, LedgerView, WorkerHealth } from '../contracts/stream.ts';
 import { isTidemarkError } from '../domain/errors.ts';
 import type { TidemarkError } from '../domain/errors.ts';
 import { jsonBytes } from '../domain/payload.ts';
@@ -28,6 +28,8 @@ export interface CheckpointReporterOptions {
    * learn that its claim is gone, or that the ledger went back.
    */
   lookIntervalMs?: number;
+  /** Goes along with every report. */
+  health?: () => WorkerHealth;
   onSettled(settlement: Settlement): void;
   /** A report was delivered and the ledger read back: its JSON size, and how long that took. */
   onReported?(bytes: number, acceptedAfterMs: number): void;
@@ -52,6 +54,7 @@ export class CheckpointReporter {
   private readonly stopped = new AbortController();
   private wakeUp: (() => void) | null = null;
   private notified = false;
+  private healthDue = false;
   private running: Promise<void> | null = null;
   private drainWaiters: (() => void)[] = [];
 
@@ -70,6 +73,12 @@ export class CheckpointReporter {
     this.notified = true;
     this.wakeUp?.();
     this.resolveDrained();
+  }
+
+  /** What `health` says is not to wait for the next file: a report leaves for it, no sooner than any other. */
+  tellHealth(): void {
+    this.healthDue = true;
+    this.notify();
   }
 
   /** Resolves when the ledger has accepted everything, or when the signal aborts. */
@@ -103,7 +112,7 @@ export class CheckpointReporter {
         lastLookMs = clock.nowMs();
         continue;
       }
-      if (!outbox.isReportable) {
+      if (!outbox.isReportable && !this.healthDue) {
         await this.idle(untilLookMs);
         continue;
       }
@@ -111,7 +120,7 @@ export class CheckpointReporter {
       // Files that closed together are durable one after the other: a report that leaves with the first makes the others wait for the next.
       const gatherUntilMs = clock.nowMs() + gatherMs;
       while (!this.isStopped && outbox.writing > 0 && clock.nowMs() < gatherUntilMs) await this.idle(gatherUntilMs - clock.nowMs());
-      const report = outbox.collect(owner);
+      const report = this.collect();
       if (this.isStopped || report === null) continue;
       try {
         await atStep('before-report', source);
@@ -119,6 +128,7 @@ export class CheckpointReporter {
         await checkpoints.report(source, report);
         await atStep('after-report', source);
         failures = 0;
+        this.healthDue = false;
       } catch (error) {
         if (!isOutage(error)) throw error;
         if (error.code === 'WORKFLOW_NOT_FOUND') this.options.onLedgerLost();
@@ -128,12 +138,26 @@ export class CheckpointReporter {
         failures += 1;
         continue;
       }
-      const view = await this.readBack(Object.keys(report.epochs));
+      // Also after a report of health alone: while nobody runs the workflow, one Signal waits.
+      const named = Object.keys(report.epochs);
+      const view = await this.readBack(named.length > 0 ? named : Object.keys(outbox.epochs()).slice(0, 1));
       if (view === null) continue;
       this.options.onReported?.(jsonBytes(report), clock.nowMs() - lastSignalMs);
       this.options.onSettled(outbox.settle(owner, report.epochs, view));
       this.resolveDrained();
     }
+  }
+
+  private collect(): CheckpointReport | null {
+    const { outbox, owner, health } = this.options;
+    const report = outbox.collect(owner);
+    if (health === undefined) return report;
+    // Without a claim there is nobody to speak of.
+    if (report === null && (!this.healthDue || Object.keys(outbox.epochs()).length === 0)) {
+      this.healthDue = false;
+      return null;
+    }
+    return { ...report ?? { owner, epochs: {}, ranges: [], gaps: [] }, health: health() };
   }
 
   /** One try: while Temporal is away there is nothing to learn. */

@@ -10,12 +10,15 @@ import { flushReason } from './flush-policy.ts';
 import type { FlushLimits } from './flush-policy.ts';
 import { PartitionBuffer } from './partition-buffer.ts';
 import type { ProducedSample } from './partition-buffer.ts';
+import { RetentionWatch } from './retention-watch.ts';
+import type { LogFacts } from './retention-watch.ts';
+import type { TopicIdentity } from './topic-identity.ts';
 import { recoverFiles } from './recover.ts';
 import type { ReadFooter } from './recover.ts';
 import type { AtStep } from './steps.ts';
 import { bronzeFileSuffix } from '../contracts/bronze.ts';
 import { topicPartitionsAtOnceMax } from '../contracts/stream.ts';
-import type { CheckpointRange } from '../contracts/stream.ts';
+import type { CheckpointRange, WorkerHealth } from '../contracts/stream.ts';
 import { TidemarkError, invariant, isTidemarkError } from '../domain/errors.ts';
 import { topicPartitionKey } from '../domain/offsets.ts';
 import type { TopicPartition } from '../domain/offsets.ts';
@@ -68,6 +71,12 @@ export interface SourceReaderOptions {
   /** How often the ledger is looked at when there is nothing to report. */
   lookIntervalMs: number;
   offsetCommitIntervalMs: number;
+  /** How often retention is looked at. */
+  forecastIntervalMs: number;
+  identity: TopicIdentity;
+  retention: LogFacts['retention'];
+  /** What the process says of itself in each report. */
+  health(): Pick<WorkerHealth, 'budgetShare' | 'flushIntervalMs' | 'flushReason'>;
   clock: Clock;
   log: StreamingLog;
   onEvent(event: StreamingEvent): void;
@@ -91,6 +100,8 @@ interface Lane extends TopicPartition {
   bufferedSinceMs: number;
   /** Aborts with the claim. */
   claim: AbortController;
+  /** A fetch failed: not read on before the topic is known to be the one it was. */
+  doubtful: boolean;
   /** While an answer is being taken: positions are between two states. */
   taking: Promise<void> | null;
   highWatermark: bigint | null;
@@ -126,6 +137,8 @@ export interface LaneState {
    * time since Kafka was last heard, because nobody knows what came meanwhile.
    */
   lagMs: number;
+  /** Until retention takes what is not durable yet, as things go; null: it will not. */
+  lossInMs: number | null;
 }
 
 const claimRetryMs = { first: 200, max: 10_000 };
@@ -152,6 +165,7 @@ export class SourceReader implements PartitionReader {
   private readonly lanes = new Map<string, Lane>();
   private readonly outbox = new CheckpointOutbox();
   private readonly reporter: CheckpointReporter;
+  private readonly watch: RetentionWatch;
   private readonly stopped = new AbortController();
   private readonly commits = new Map<string, TopicPartition & { offset: bigint }>();
   private consumer: GroupConsumer | null = null;
@@ -167,16 +181,37 @@ export class SourceReader implements PartitionReader {
     this.reporter = new CheckpointReporter({
       source, owner, outbox: this.outbox, checkpoints, clock, log, intervalMs: reportIntervalMs, lookIntervalMs, atStep,
       onSettled: (settlement) => this.onSettled(settlement),
+      health: () => ({ atMs: clock.nowMs(), ...options.health(), losses: this.watch.losses() }),
       onReported: (bytes, acceptedAfterMs) => this.options.onEvent({ type: 'reported', source, bytes, acceptedAfterMs }),
       onLedgerLost: () => {
         for (const lane of this.lanes.values()) if (lane.phase === 'reading') this.claimAgain(lane, 'the stream workflow is gone', 0);
       },
     });
+    this.watch = new RetentionWatch({
+      source, log, clock, intervalMs: options.forecastIntervalMs,
+      facts: { logBounds: (of) => this.connected.logBounds(of), timestampAt: (of, offset) => this.connected.timestampAt(of, offset), retention: options.retention },
+      partitions: () => [...this.lanes.values()].flatMap(({ topic, partition, key }) => {
+        const position = this.outbox.durableTo(key);
+        return position === null ? [] : [{ topic, partition, key, position }];
+      }),
+      onWarning: () => this.reporter.tellHealth(),
+    });
+  }
+
+  private get connected(): GroupConsumer {
+    invariant(this.consumer, 'a source reader asks Kafka only after its consumer has joined');
+    return this.consumer;
   }
 
   start(consumer: GroupConsumer): void {
     this.consumer = consumer;
+    this.watch.start();
     this.reporter.start().catch((error: unknown) => this.options.onFatal(error));
+  }
+
+  /** Says now what `health` holds. */
+  tellHealth(): void {
+    this.reporter.tellHealth();
   }
 
   // --- assignment and claims
@@ -195,7 +230,7 @@ export class SourceReader implements PartitionReader {
       if (this.lanes.has(key)) continue;
       this.lanes.set(key, {
         topic, partition, key, phase: 'claiming', epoch: 0, expected: 0n, closedTo: 0n, buffer: null, bufferedSinceMs: 0,
-        claim: new AbortController(), taking: null, highWatermark: null, lastTimestampMs: null, heardAtMs: this.options.clock.nowMs(), claimedAtMs: 0, logStart: null, servedAt: 0, claimAfterMs: 0, acceptedFiles: [], takenBack: new Map(),
+        claim: new AbortController(), doubtful: false, taking: null, highWatermark: null, lastTimestampMs: null, heardAtMs: this.options.clock.nowMs(), claimedAtMs: 0, logStart: null, servedAt: 0, claimAfterMs: 0, acceptedFiles: [], takenBack: new Map(),
       });
     }
     this.reporter.notify();
@@ -275,13 +310,11 @@ export class SourceReader implements PartitionReader {
     const { signal } = lane.claim;
     for (let failures = 0; !signal.aborted && !this.isStopped; failures += 1) {
       try {
+        await this.checkIdentity(lane.topic);
         const { ranges, readFrom } = await recoverFiles({
           store, dataLocation, readFooter, topic: lane.topic, partition: lane.partition, nextOffset, signal,
           isRefused: (file) => (lane.takenBack.get(bronzeFileSuffix(file)) ?? 0) >= takenBackMax,
-          logStart: async () => {
-            invariant(this.consumer, 'a source reader claims only after its consumer has joined');
-            return (await this.consumer.logBounds(lane)).start;
-          },
+          logStart: async () => (await this.connected.logBounds(lane)).start,
           onUnreadable: ({ key }, cause) => log.warn({ source, key, error: messageOf(cause) }, 'Bronze file is not what its key says, passed over'),
         });
         if (signal.aborted) return;
@@ -298,11 +331,53 @@ export class SourceReader implements PartitionReader {
         return;
       } catch (error) {
         if (signal.aborted) return;
+        if (isTidemarkError(error, 'TOPIC_RECREATED')) {
+          lane.expected = lane.closedTo = nextOffset ?? 0n;
+          this.outbox.claim(lane.key, lane.epoch, lane.closedTo);
+          this.halt(lane, error);
+          return;
+        }
         if (!isTidemarkError(error) || !error.retryable) throw error;
         log.warn({ source, topicPartition: lane.key, error: error.message }, 'looking for unreported Bronze files failed, trying again');
         await this.sleep(backoffMs(failures, claimRetryMs.first, claimRetryMs.max));
       }
     }
+  }
+
+  /** Throws TOPIC_RECREATED, KAFKA_UNAVAILABLE, OBJECT_STORE_UNAVAILABLE. */
+  private async checkIdentity(topic: string): Promise<void> {
+    await this.options.identity.check(topic, await this.connected.topicId(topic));
+  }
+
+  disturbed(topicPartitions: readonly TopicPartition[]): void {
+    for (const { topic, partition } of topicPartitions) {
+      const lane = this.lanes.get(topicPartitionKey(topic, partition));
+      if (!lane || lane.phase !== 'reading' || lane.doubtful) continue;
+      lane.doubtful = true;
+      this.clearDoubt(lane).catch((error: unknown) => this.options.onFatal(error));
+    }
+  }
+
+  private async clearDoubt(lane: Lane): Promise<void> {
+    const { signal } = lane.claim;
+    for (let failures = 0; !signal.aborted && !this.isStopped; failures += 1) {
+      try {
+        await this.checkIdentity(lane.topic);
+        break;
+      } catch (error) {
+        if (signal.aborted) return;
+        if (!isTidemarkError(error)) throw error;
+        if (error.code === 'TOPIC_RECREATED') {
+          await lane.taking;
+          if (!signal.aborted && lane.phase === 'reading') this.halt(lane, error);
+          break;
+        }
+        if (!error.retryable) throw error;
+        await this.sleep(backoffMs(failures, claimRetryMs.first, claimRetryMs.max));
+      }
+    }
+    lane.doubtful = false;
+    this.consumer?.wake();
   }
 
   // --- reading
@@ -311,7 +386,7 @@ export class SourceReader implements PartitionReader {
     if (this.isStopped || this.draining) return [];
     const { budget, partitionBytesMax } = this.options;
     return [...this.lanes.values()]
-      .filter((lane) => lane.phase === 'reading' && !lane.taking && budget.mayRead(lane))
+      .filter((lane) => lane.phase === 'reading' && !lane.doubtful && !lane.taking && budget.mayRead(lane))
       // The broker fills its answer in the order asked, and only the first may bring a record batch larger than asked for: each has its turn.
       .sort((a, b) => a.servedAt - b.servedAt)
       .map(({ topic, partition, expected }) => ({ topic, partition, offset: expected, bytesMax: partitionBytesMax }));
@@ -378,12 +453,17 @@ export class SourceReader implements PartitionReader {
   /** The broker has nothing at the expected offset: retention passed the reader, or the log ends before it. */
   private async explainPosition(lane: Lane, signal: AbortSignal): Promise<void> {
     const { source, gapPolicy, clock, log, onEvent } = this.options;
-    invariant(this.consumer, 'an answer came from a consumer');
     let bounds: { start: bigint; end: bigint };
     try {
-      bounds = await this.consumer.logBounds(lane);
+      await this.checkIdentity(lane.topic);
+      bounds = await this.connected.logBounds(lane);
     } catch (error) {
-      if (!isTidemarkError(error, 'KAFKA_UNAVAILABLE')) throw error;
+      if (signal.aborted) return;
+      if (isTidemarkError(error, 'TOPIC_RECREATED')) {
+        this.halt(lane, error);
+        return;
+      }
+      if (!isTidemarkError(error) || !error.retryable) throw error;
       log.warn({ source, topicPartition: lane.key, error: error.message }, 'offset out of range, and the log bounds are not known yet');
       await this.sleep(claimRetryMs.first);
       return;
@@ -418,6 +498,8 @@ export class SourceReader implements PartitionReader {
     lane.phase = 'halted';
     log.error({ source, topicPartition: lane.key, code: cause.code, error: cause.message }, 'topic partition halted');
     onEvent({ type: 'halted', source, topicPartition: lane.key, code: cause.code, cause: cause.message });
+    this.outbox.halt(lane.key, `${cause.code}: ${cause.message}`);
+    this.reporter.notify();
   }
 
   // --- Bronze files
@@ -522,6 +604,7 @@ export class SourceReader implements PartitionReader {
   async stop(): Promise<void> {
     this.stopped.abort();
     for (const lane of this.lanes.values()) this.dropClaim(lane);
+    await this.watch.stop();
     await this.reporter.stop();
   }
 
@@ -535,6 +618,7 @@ export class SourceReader implements PartitionReader {
       waitingFiles: this.outbox.waiting(lane.key),
       lag: lane.highWatermark === null ? null : Number(lane.highWatermark > lane.expected ? lane.highWatermark - lane.expected : 0n),
       lagMs: lagMsOf(lane, this.options.clock.nowMs()),
+      lossInMs: this.watch.lossInMs(lane.key),
     }]));
   }
 

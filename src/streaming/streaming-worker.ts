@@ -11,9 +11,11 @@ import type { FlushLimits } from './flush-policy.ts';
 import { SourceReader, closeAtBudget } from './source-reader.ts';
 import type { LaneState, StreamingEvent, StreamingLog } from './source-reader.ts';
 import type { AtStep } from './steps.ts';
+import { TopicIdentity } from './topic-identity.ts';
 import type { FlushFacts, FlushInterval } from '../domain/adaptive-limits.ts';
 import { GroupConsumer } from '../kafka/consumer.ts';
 import type { GroupConsumerOptions } from '../kafka/consumer.ts';
+import { fetchTopicRetention } from '../kafka/topics.ts';
 import type { ObjectStore } from '../lake/object-store.ts';
 import { bytesSource, openParquet } from '../lake/parquet-reader.ts';
 import type { Field } from '../lake/schema.ts';
@@ -49,6 +51,8 @@ export interface StreamingWorkerOptions {
   lookIntervalMs?: number;
   /** How often accepted offsets are committed to the consumer group, for lag tools; default 5 s. */
   offsetCommitIntervalMs?: number;
+  /** How often the broker's retention is looked at; default 30 s. */
+  forecastIntervalMs?: number;
   /** Unique for this process; made up by default. */
   owner?: string;
   clock?: Clock;
@@ -74,7 +78,7 @@ export interface StreamingState {
   owner: string;
   sources: Record<string, Record<string, LaneState>>;
   totals: StreamingTotals;
-  budget: { limit: number; usedBytes: number; peakBytes: number; full: boolean };
+  budget: { limit: number; usedBytes: number; /** 0 to 1. */ usedShare: number; peakBytes: number; full: boolean };
   /** How long buffers stay open now, and why. */
   flush: FlushInterval & FlushFacts;
 }
@@ -89,6 +93,8 @@ export interface StreamingWorker {
   kill(): Promise<void>;
 }
 
+const budgetWarningShare = 0.8;
+const budgetWarningEveryMs = 60_000;
 const stopDeadlineMsDefault = 15_000;
 /** Buffers are looked at so often in each flush interval. */
 const looksPerInterval = 5;
@@ -147,11 +153,20 @@ export const startStreamingWorker = (options: StreamingWorkerOptions): Streaming
   const closeBuffers = (): void => {
     if (!ended && budget.full) closeAtBudget(parts.map(({ reader }) => reader), budget);
   };
+  let budgetWarnedMs = -Infinity;
+  /** Not at each change: under a backlog the level goes up and down many times a second. */
+  const lookAtBudget = (): void => {
+    if (budget.usedShare < budgetWarningShare || clock.nowMs() - budgetWarnedMs < budgetWarningEveryMs) return;
+    budgetWarnedMs = clock.nowMs();
+    options.log.warn({ owner, usedBytes: budget.usedBytes, limitBytes: budget.limit, share: Number(budget.usedShare.toFixed(2)) }, 'the byte budget is nearly used up: S3 takes less than Kafka gives');
+    for (const { reader } of parts) reader.tellHealth();
+  };
   const writer = new BronzeWriter({
     store: options.store, budget, clock, atStep,
     onRetry: (key, error) => options.log.warn({ key, error: error.message }, 'Bronze file not stored, trying again'),
   });
 
+  const identity = new TopicIdentity(options.store);
   for (const { source, topics, groupId = `tidemark-${source}`, bronze } of options.sources) {
     const reader = new SourceReader({
       source, owner, bronzeFields: bronze.fields,
@@ -166,6 +181,10 @@ export const startStreamingWorker = (options: StreamingWorkerOptions): Streaming
       reportIntervalMs: options.reportIntervalMs ?? 1_000,
       lookIntervalMs: options.lookIntervalMs ?? 10_000,
       offsetCommitIntervalMs: options.offsetCommitIntervalMs ?? 5_000,
+      forecastIntervalMs: options.forecastIntervalMs ?? 30_000,
+      identity,
+      retention: (of) => fetchTopicRetention(options.kafka.brokers, of),
+      health: () => ({ budgetShare: budget.usedShare, flushIntervalMs: pace.intervalMs, flushReason: pace.current.reason }),
       onFatal: fail,
       closeBuffersAtBudget: closeBuffers,
     });
@@ -176,6 +195,7 @@ export const startStreamingWorker = (options: StreamingWorkerOptions): Streaming
   }
   const timer = setInterval(() => {
     pace.look(clock.nowMs());
+    lookAtBudget();
     for (const { reader } of parts) reader.closeDue();
   }, Math.max(10, limits.intervalMs / looksPerInterval));
   for (const { reader, consumer } of parts) {
@@ -189,7 +209,7 @@ export const startStreamingWorker = (options: StreamingWorkerOptions): Streaming
       owner,
       sources: Object.fromEntries(parts.map(({ source, reader }) => [source, reader.state()])),
       totals: { ...totals },
-      budget: { limit: budget.limit, usedBytes: budget.usedBytes, peakBytes: budget.peakBytes, full: budget.full },
+      budget: { limit: budget.limit, usedBytes: budget.usedBytes, usedShare: budget.usedShare, peakBytes: budget.peakBytes, full: budget.full },
       flush: pace.current,
     }),
     stop: async ({ deadlineMs = stopDeadlineMsDefault } = {}) => {

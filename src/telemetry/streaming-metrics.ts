@@ -80,6 +80,9 @@ export const createStreamingMetrics = (metrics: Metrics, sources: readonly strin
         metrics.set('bronze_kafka_lag_records', { source }, lanes.reduce((sum, { lag }) => sum + (lag ?? 0), 0));
         metrics.set('bronze_kafka_lag_seconds', { source }, lanes.reduce((most, { lagMs }) => Math.max(most, lagMs), 0) / 1_000);
         metrics.set('records_processed_per_second', { source, layer: 'bronze' }, rates.get(source)?.perSecond() ?? 0);
+        const losses = lanes.flatMap(({ lossInMs }) => (lossInMs === null ? [] : [lossInMs]));
+        if (losses.length > 0) metrics.set('retention_time_to_loss_seconds', { source }, Math.min(...losses) / 1_000);
+        else metrics.remove('retention_time_to_loss_seconds', { source });
         for (const phase of phases) metrics.set('topic_partitions', { source, phase }, lanes.filter((lane) => lane.phase === phase).length);
       }
     }),

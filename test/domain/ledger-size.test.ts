@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest';
 import { lakePage, nextOffsetOf } from '../../activities/stream.ts';
 import type { LakeCursor } from '../../src/contracts/micro-batch.ts';
+import { workerLossesMax } from '../../src/contracts/stream.ts';
 import { CheckpointLedger, batchIntervalsMax, pendingFilesMax } from '../../src/domain/ledger.ts';
 import { Coverage, IntervalSet } from '../../src/domain/offsets.ts';
 import { jsonBytes, payloadBytesMax } from '../../src/domain/payload.ts';
@@ -55,10 +56,13 @@ test.each([
   expect(ledger.failedCount + ledger.runningCount).toBeGreaterThan(100);
   const carried = ledger.carry(true);
   expect(jsonBytes(carried)).toBeLessThan(payloadBytesMax - 1_024);
+  const workers = Object.fromEntries(owners.map((owner, i) => [owner, {
+    atMs: epoch + i, budgetShare: 0.123456789, flushIntervalMs: 10_000, flushReason: 'x'.repeat(100), losses: keys.slice(0, workerLossesMax).map((topicPartition) => ({ topicPartition, lossAtMs: epoch })),
+  }]));
   let after: string | null = '';
   const listed: string[] = [];
   while (after !== null) {
-    const state = streamState('binance-trades', 'running', ledger, { batchLimit: { recordsMax: 100_000, reason: 'x'.repeat(150), triggerMs: 5_000 } }, after);
+    const state = streamState('binance-trades', 'running', ledger, { batchLimit: { recordsMax: 100_000, reason: 'x'.repeat(150), triggerMs: 5_000 }, workers }, after);
     expect(jsonBytes(state)).toBeLessThan(payloadBytesMax);
     expect(state).toMatchObject({ topicPartitionsTotal: keys.length, failedTotal: ledger.failedCount, runningTotal: ledger.runningCount, openRecords: ledger.openRecords });
     listed.push(...Object.keys(state.topicPartitions));

@@ -195,6 +195,8 @@ test('with the policy to halt, a gap stops its topic partition alone', async () 
   await accepted(lane, 1, 200n);
   await vi.waitFor(() => expect(lane.events).toContainEqual(expect.objectContaining({ type: 'halted', topicPartition: `${lane.topic}/0`, code: 'RECORDS_EXPIRED' })));
   expect(nextOf(lane)).toBe(100n);
+  await vi.waitFor(() => expect(lane.checkpoints.ledgerState.snapshot().partitions[`${lane.topic}/0`]!.halted).toMatch(/^RECORDS_EXPIRED: /));
+  expect(lane.checkpoints.ledgerState.haltedCount).toBe(1);
 });
 
 test('a log that ends before the ledger halts its topic partition with LOG_TRUNCATED; the others go on', async () => {
@@ -208,6 +210,57 @@ test('a log that ends before the ledger halts its topic partition with LOG_TRUNC
   await vi.waitFor(() => expect(worker.state().sources[lane.source]?.[`${lane.topic}/0`]?.phase).toBe('halted'), { timeout: 20_000 });
   expect(lane.events).toContainEqual(expect.objectContaining({ type: 'halted', code: 'LOG_TRUNCATED', cause: `${lane.topic}/0: expected a log that reaches offset 1000, found its end at 0` }));
   expect(nextOf(lane)).toBe(1000n);
+  await vi.waitFor(() => expect(lane.checkpoints.ledgerState.snapshot().partitions[`${lane.topic}/0`]!.halted).toMatch(/^LOG_TRUNCATED: /));
+});
+
+test.each(['while it is read', 'between two readers'])('a topic that is deleted and made again %s halts with TOPIC_RECREATED, longer or not, and none of its records is taken for those of the old one', async (when) => {
+  const lane = await createLane();
+  await produce(lane, 0, texts(100, 'old'));
+  const first = lane.start();
+  await accepted(lane, 0, 100n);
+  if (when === 'between two readers') await first.stop();
+  await withAdmin(lane, async (admin) => {
+    await admin.deleteTopics({ topics: [lane.topic] });
+    await vi.waitFor(() => admin.createTopics({ waitForLeaders: true, topics: [{ topic: lane.topic, numPartitions: 1, replicationFactor: 1 }] }), { timeout: 20_000, interval: 50 });
+  });
+  await produce(lane, 0, texts(500, 'new'));
+  const worker = when === 'between two readers' ? lane.start() : first;
+  await vi.waitFor(() => expect(lane.checkpoints.ledgerState.snapshot().partitions[`${lane.topic}/0`]!.halted).toMatch(/^TOPIC_RECREATED: /), { timeout: 30_000 });
+  expect(nextOf(lane)).toBe(100n);
+  await worker.stop();
+  const { rows } = await readAccepted(lane, 0);
+  expect([...rows.values()].every((value) => value?.startsWith('old'))).toBe(true);
+  expect(rows.size).toBe(100);
+});
+
+test('a reader that cannot go on is warned of the loss before retention takes its records, and the ledger is told when', async () => {
+  const retentionMs = 30 * 60_000;
+  const lane = await createLane({ configs: { 'retention.ms': String(retentionMs) } });
+  await produce(lane, 0, texts(10));
+  const warn = vi.fn<(fields: object, message: string) => void>();
+  const worker = lane.start({ forecastIntervalMs: 100, log: { ...lane.log, warn } });
+  await accepted(lane, 0, 10n);
+  const lossOf = (): number | null => worker.state().sources[lane.source]![`${lane.topic}/0`]!.lossInMs;
+  const reportedLosses = () => lane.checkpoints.reports.at(-1)?.health?.losses ?? [];
+  await produce(lane, 0, texts(10, 'read'));
+  await accepted(lane, 0, 20n);
+  await vi.waitFor(() => expect(lossOf()).toBe(null), { timeout: 20_000 });
+  warn.mockClear();
+  lane.checkpoints.onReport = () => 'refuse';
+  const put = vi.spyOn(lane.store, 'put').mockRejectedValue(new TidemarkError('OBJECT_STORE_UNAVAILABLE', 'no room (injected fault)'));
+  const from = Date.now();
+  await produce(lane, 0, texts(10, 'waiting'));
+  // Until it has stood still for a while, it counts as slow.
+  await vi.waitFor(() => expect(lossOf() ?? Infinity).toBeLessThan(retentionMs * 2), { timeout: 30_000 });
+  expect(lossOf()).toBeGreaterThan(retentionMs - 60_000);
+  lane.checkpoints.onReport = undefined;
+  await vi.waitFor(() => expect(reportedLosses()).toEqual([{ topicPartition: `${lane.topic}/0`, lossAtMs: expect.any(Number) as number }]), { timeout: 20_000 });
+  expect(reportedLosses()[0]!.lossAtMs - from).toBeGreaterThan(retentionMs - 60_000);
+  expect(reportedLosses()[0]!.lossAtMs - from).toBeLessThan(retentionMs * 2);
+  expect(warn.mock.calls.filter(([, message]) => message.startsWith('retention is about to overtake the reader')), 'a warning ahead of the loss, once').toHaveLength(1);
+  put.mockRestore();
+  await accepted(lane, 0, 30n);
+  await vi.waitFor(() => expect([lossOf(), reportedLosses()]).toEqual([null, []]), { timeout: 20_000 });
 });
 
 test('aborted transactions and transaction markers are sparse offsets: no rows, no hole, no gap', async () => {
@@ -262,16 +315,20 @@ test('S3 away: consumption pauses at the budget and never passes it; when S3 is 
   const store = {
     ...lane.store,
     put: async (...args: Parameters<typeof lane.store.put>) => {
-      await back;
+      if (args[0].endsWith('.parquet')) await back;
       return lane.store.put(...args);
     },
   };
-  const worker = lane.start({ store, budgetBytes });
+  const warn = vi.fn<(fields: object, message: string) => void>();
+  const worker = lane.start({ store, budgetBytes, log: { ...lane.log, warn } });
   await vi.waitFor(() => expect(worker.state().budget.full).toBe(true), { timeout: 20_000 });
   const { records } = worker.state().totals;
   await new Promise((resolve) => { setTimeout(resolve, 700); }); // longer than fetches and flushes take
   expect(worker.state().totals.records).toBe(records);
   expect(worker.state().budget.peakBytes).toBeLessThanOrEqual(budgetBytes);
+  // Loud, once, and in the ledger's view of the worker.
+  expect(warn.mock.calls.filter(([, message]) => message.startsWith('the byte budget is nearly used up'))).toHaveLength(1);
+  await vi.waitFor(() => expect(lane.checkpoints.reports.at(-1)?.health?.budgetShare).toBeGreaterThanOrEqual(0.8), { timeout: 10_000 });
   comeBack();
   for (const partition of [0, 1]) await accepted(lane, partition, 10_000n);
   expect(worker.state().budget.peakBytes).toBeLessThanOrEqual(budgetBytes);

@@ -31,6 +31,25 @@ test('nothing leaves before the ledger was seen to have it', () => {
   expect(outbox.isEmpty).toBe(true);
 });
 
+test('a halt goes behind the files before it, and is told again until the ledger shows it', () => {
+  const outbox = new CheckpointOutbox();
+  outbox.claim('t/0', 1, 0n);
+  const first = outbox.addFile('t/0', 0n, 5n);
+  outbox.halt('t/0', 'LOG_TRUNCATED: x');
+  expect([outbox.isReportable, outbox.collect('me')]).toEqual([false, null]);
+  first(range('t/0', 0n, 5n));
+  const halts = [{ topicPartition: 't/0', offset: '5', cause: 'LOG_TRUNCATED: x' }];
+  expect(outbox.collect('me')).toMatchObject({ epochs: { 't/0': 1 }, ranges: [{ startOffset: '0' }], halts });
+  const shown = (halted: boolean) => ({ ready: true, topicPartitions: { 't/0': { owner: 'me', epoch: 1, nextOffset: '5', halted } } });
+  outbox.settle('me', { 't/0': 1 }, shown(false));
+  expect([outbox.isReportable, outbox.isEmpty]).toEqual([true, false]);
+  expect(outbox.collect('me')).toEqual({ owner: 'me', epochs: { 't/0': 1 }, ranges: [], gaps: [], halts });
+  outbox.settle('me', { 't/0': 1 }, shown(true));
+  expect([outbox.isReportable, outbox.isEmpty, outbox.collect('me')]).toEqual([false, true, null]);
+  outbox.claim('t/0', 2, 5n);
+  expect(outbox.isEmpty).toBe(true);
+});
+
 test('another owner, a newer epoch, or a ledger that went back: claim again', () => {
   const outbox = new CheckpointOutbox();
   const stale = (found: ReturnType<typeof view>, reported = 2): string[] => {

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, expect, inject, test } from 'vitest';
 import { ApplicationFailure } from '@temporalio/common';
-import { divertBatchSignal, pauseSignal, resumeSignal, retryBatchSignal } from '../../../src/contracts/stream.ts';
+import { divertBatchSignal, pauseSignal, reportSignal, resumeSignal, retryBatchSignal } from '../../../src/contracts/stream.ts';
+import type { CheckpointReport } from '../../../src/contracts/stream.ts';
 import { Coverage, IntervalSet } from '../../../src/domain/offsets.ts';
 import { FakeLake } from '../../support/fake-lake.ts';
 import type { Environment } from '../environment.ts';
@@ -260,3 +261,18 @@ test('micro-batches that take longer than the trigger interval allows get fewer 
     expect(batchLimit!.reason).toMatch(/^\d+ records took [\d.]+ s, aim 0\.65 s/);
   });
 }, 90_000);
+
+test('what a streaming worker halts on, and what it says of itself, is in the state until the topic partition is claimed again', async () => {
+  const lake = new FakeLake();
+  await run(lake, async (stream) => {
+    const claims = await stream.claim('worker-1', key, 'trades/1');
+    const epochs = Object.fromEntries(claims.map(({ topicPartition, epoch }) => [topicPartition, epoch]));
+    const cause = 'LOG_TRUNCATED: trades/0: expected a log that reaches offset 100, found its end at 7';
+    const health = { atMs: 5, budgetShare: 0.9, flushIntervalMs: 2_000, flushReason: 'at most 4 files/s', losses: [{ topicPartition: 'trades/1', lossAtMs: 60_000 }] };
+    await stream.handle.signal(reportSignal, { owner: 'worker-1', epochs, ranges: [range(key, 0, 100)], gaps: [], halts: [{ topicPartition: key, offset: '100', cause }], health } satisfies CheckpointReport);
+    const state = await stream.until(({ totals }) => totals.goldRows === 100);
+    expect(state).toMatchObject({ haltedTotal: 1, topicPartitions: { [key]: { nextOffset: '100', halted: cause }, 'trades/1': { halted: null } }, workers: { 'worker-1': health } });
+    await stream.claim('worker-2', key, 'trades/1');
+    expect(await stream.state()).toMatchObject({ haltedTotal: 0, workers: {} });
+  });
+});
