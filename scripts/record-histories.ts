@@ -6,11 +6,15 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import type { Client } from '@temporalio/client';
 import { loadGeneratedTrades } from '../src/capture/load-generated.ts';
+import { badRecordKinds, produceBadRecords } from '../src/capture/bad-records.ts';
 import { auditWorkflowId, auditWorkflowType } from '../src/contracts/audit.ts';
+import { dlqReplayWorkflowId, dlqReplayWorkflowType, pauseReplaySignal, resumeReplaySignal } from '../src/contracts/dlq-replay.ts';
+import type { DlqReplayInput } from '../src/contracts/dlq-replay.ts';
 import { microBatchWorkflowId } from '../src/contracts/micro-batch.ts';
 import { divertBatchSignal, pauseSignal, resumeSignal, retryBatchSignal, streamWorkflowId } from '../src/contracts/stream.ts';
 import type { StreamState } from '../src/contracts/stream.ts';
 import { TidemarkError } from '../src/domain/errors.ts';
+import { createRegistryClient } from '../src/schema-registry/registry-client.ts';
 import { startStack } from '../src/stack/index.ts';
 import { startPipelineOn } from '../test/support/pipeline-processes.ts';
 import { ProgressLine, command, exitOk, runCommand, stopSignal } from './cli.ts';
@@ -91,6 +95,17 @@ await runCommand<{ folder: string; json?: boolean }>(program, async ({ folder, j
         await load(300, seed);
         await until('Gold', async () => (await state()).openRecords === 0 && (await state()).runningTotal === 0);
       }
+      // A DLQ replay of records that stay refused, in two chunks, paused and resumed.
+      await produceBadRecords({ brokers: config.kafka.brokers, registry: createRegistryClient({ url: config.schemaRegistry.url }), exchange: 'binance', topicPrefix: config.kafka.topicPrefix });
+      await running.untilMerged();
+      const replay = await temporal.workflow.start(dlqReplayWorkflowType, {
+        workflowId: dlqReplayWorkflowId('recorded'), taskQueue: config.temporal.taskQueue,
+        args: [{ id: 'recorded', selection: { source }, mode: { mode: 'rules' }, actor: 'recorder', chunkRows: badRecordKinds / 2 } satisfies DlqReplayInput],
+      });
+      await replay.signal(pauseReplaySignal);
+      await replay.signal(resumeReplaySignal);
+      await replay.result();
+
       await temporal.workflow.execute(auditWorkflowType, { workflowId: auditWorkflowId, taskQueue: config.temporal.taskQueue, args: [{ sources: [source] }] });
 
       const last = (await state()).recent.at(-1)!.batch;
@@ -101,6 +116,7 @@ await runCommand<{ folder: string; json?: boolean }>(program, async ({ folder, j
         ['micro-batch-failed', microBatchWorkflowId(source, outcomes[0]!)],
         ['micro-batch-diverted', microBatchWorkflowId(source, outcomes.at(-1)! + 1)],
         ['micro-batch-last', microBatchWorkflowId(source, last)],
+        ['dlq-replay', dlqReplayWorkflowId('recorded')],
         ['audit', auditWorkflowId],
       ];
       await mkdir(folder, { recursive: true });

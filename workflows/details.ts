@@ -1,4 +1,5 @@
 import { freshnessQuantile } from '../src/domain/freshness.ts';
+import type { DlqReplayProgress, ReplayMode } from '../src/contracts/dlq-replay.ts';
 import type { MicroBatchInput, MicroBatchResult } from '../src/contracts/micro-batch.ts';
 import type { StreamState } from '../src/contracts/stream.ts';
 
@@ -62,5 +63,29 @@ export const microBatchDetails = (phase: string, { intervals, divert }: Pick<Mic
   lines.push('', '| topic partition | offsets |', '| --- | --- |');
   for (const [key, text] of entries.slice(0, rowsShown)) lines.push(`| ${key} | ${text.length > 200 ? `${text.slice(0, 200)}…` : text} |`);
   if (entries.length > rowsShown) lines.push(`| … ${entries.length - rowsShown} more | |`);
+  return lines.join('\n');
+};
+
+const modeText = (mode: ReplayMode): string => {
+  switch (mode.mode) {
+    case 'rules': return 'with the rules as they are now';
+    case 'schema': return `decoded with schema id ${mode.schemaId}`;
+    case 'cleanse': return `through the cleanse function \`${mode.cleanse}\``;
+    case 'purge': return `purge: ${mode.reason}`;
+    case 'flag': return `flag: ${mode.reason}`;
+  }
+};
+const reasonsShown = 20;
+
+export const dlqReplayDetails = ({ source, mode, phase, paused, plan, rowsTotal, rowsRefined, chunksTotal, chunksRefined, counts, gold }: DlqReplayProgress): string => {
+  const lines = [`DLQ replay of **${source}**, ${modeText(mode)}: **${phase}**${paused ? ' (paused)' : ''}`, ''];
+  if (plan) lines.push(`${number(rowsRefined)} of ${number(rowsTotal)} rows refined, ${number(chunksRefined)} of ${number(chunksTotal)} chunks, on the DLQ's snapshot ${plan.snapshotId ?? '–'}.`);
+  if (plan && plan.notRefined > 0) lines.push(`${number(plan.notRefined)} more rows fit; their micro-batch is still publishing: they stay for the next replay.`);
+  if (plan && plan.quarantined > 0) lines.push(`${number(plan.quarantined)} more rows fit and are quarantined: name them to try again.`);
+  lines.push('', '| recovered | refused again | quarantined | purged | flagged | kept |', '| --- | --- | --- | --- | --- | --- |',
+    `| ${number(counts.recovered)} | ${number(counts.refused)} | ${number(counts.quarantined)} | ${number(counts.purged)} | ${number(counts.flagged)} | ${number(counts.kept)} |`, '');
+  const reasons = Object.entries(counts.refusedByReason).sort(([, a], [, b]) => b - a);
+  for (const [reason, count] of reasons.slice(0, reasonsShown)) lines.push(`- ${number(count)} refused again: ${reason}`);
+  if (gold) lines.push('', `Gold has ${number(gold.goldRows)} rows more, ${number(gold.duplicates)} duplicates were dropped.`);
   return lines.join('\n');
 };

@@ -1,3 +1,4 @@
 export { auditWorkflow } from './audit.ts';
+export { dlqReplayWorkflow } from './dlq-replay.ts';
 export { microBatchWorkflow } from './micro-batch.ts';
 export { streamWorkflow } from './stream.ts';

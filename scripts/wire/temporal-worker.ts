@@ -2,6 +2,7 @@ import { Client } from '@temporalio/client';
 import { DefaultLogger, NativeConnection, Runtime, Worker } from '@temporalio/worker';
 import type { LogEntry } from '@temporalio/worker';
 import { createAuditActivities } from '../../activities/audit.ts';
+import { createDlqReplayActivities } from '../../activities/dlq-replay.ts';
 import { createMicroBatchActivities } from '../../activities/micro-batch.ts';
 import { createStreamActivities } from '../../activities/stream.ts';
 import { runAudit } from '../../src/audit/run-audit.ts';
@@ -10,6 +11,8 @@ import { RefinePool } from '../../src/refine/refine-pool.ts';
 import { findFreePorts } from '../../src/stack/ports.ts';
 import { createAuditMetrics } from '../../src/telemetry/audit-metrics.ts';
 import { withCommitMetrics } from '../../src/telemetry/commit-metrics.ts';
+import { createRegistryClient } from '../../src/schema-registry/registry-client.ts';
+import { createSchemaStore } from '../../src/schema-registry/schema-store.ts';
 import type { Logger } from '../../src/telemetry/logger.ts';
 import { createLakeMetrics } from '../../src/telemetry/lake-metrics.ts';
 import { createMicroBatchMetrics } from '../../src/telemetry/micro-batch-metrics.ts';
@@ -80,6 +83,7 @@ export const startTemporalWorker = async (config: Config, log: Logger, telemetry
   const figures = telemetry && { microBatch: createMicroBatchMetrics(telemetry.metrics, sources), audit: createAuditMetrics(telemetry.metrics) };
   const catalog = telemetry ? withCommitMetrics(lake.catalog, telemetry.metrics) : lake.catalog;
   await prepareNamespace(clientConnection, config, log);
+  const registry = createRegistryClient({ url: config.schemaRegistry.url });
   const temporal = new Client({ connection: clientConnection, namespace: config.temporal.namespace });
   const worker = await Worker.create({
     connection,
@@ -96,6 +100,7 @@ export const startTemporalWorker = async (config: Config, log: Logger, telemetry
       }),
       ...createAuditActivities({ audit: (input, options) => runAudit(config, input, options), ...(figures ? { onReport: figures.audit } : {}) }),
       ...createMicroBatchActivities({ catalog, store, pipeline, refinePool, mergePool, ...(figures ? { onEvent: figures.microBatch } : {}) }),
+      ...createDlqReplayActivities({ catalog, store, pipeline, refinePool, mergePool, registry, schemas: createSchemaStore({ store, registry }), topicPrefix: config.kafka.topicPrefix }),
     },
     maxConcurrentActivityTaskExecutions: activitiesMax,
     maxCachedWorkflows: cachedWorkflowsMax,

@@ -1,3 +1,4 @@
+import type { DlqState } from '../contracts/dlq-replay.ts';
 import { dlqResolutionsTable } from '../datasets/engine-tables.ts';
 import type { Coverage } from '../domain/offsets.ts';
 import { parseTopicPartitionKey, topicPartitionKey } from '../domain/offsets.ts';
@@ -12,10 +13,6 @@ import { readRows } from './read-rows.ts';
 /** Actions as the table holds them. `refused`: tried again in vain; the record stays open, with one more attempt. */
 export const resolutionActions = ['recovered', 'purged', 'flagged', 'quarantined', 'refused'] as const;
 export type ResolutionAction = (typeof resolutionActions)[number];
-
-/** The state of a DLQ row: `open` without a resolution, or when the last one was `refused`. */
-export const dlqStates = ['open', 'recovered', 'purged', 'flagged', 'quarantined'] as const;
-export type DlqState = (typeof dlqStates)[number];
 
 /** One row of `dlq_resolutions`. */
 export interface ResolutionRow {

@@ -28,6 +28,7 @@ export const errorCodes = {
   RECORDS_EXPIRED: { retryable: false },
   RECORD_BATCH_UNREADABLE: { retryable: false },
   STALE_EPOCH: { retryable: false },
+  REPLAY_OVERTAKEN: { retryable: false },
   REFINE_THREAD_LOST: { retryable: true },
   TEMPORAL_UNAVAILABLE: { retryable: true },
   WORKFLOW_NOT_FOUND: { retryable: false },

@@ -42,8 +42,13 @@ export interface MergeGoldDeps {
 /** Plain JSON: it crosses to a worker thread. */
 export interface MergeGoldInput {
   commitId: string;
-  /** Offsets whose Silver rows are merged; what Gold covers already is passed over. */
+  /** Offsets whose Silver rows are merged; what Gold covers already is passed over, unless `again`. */
   coverage: CoverageJson;
+  /**
+   * Gold covers these offsets: Silver got rows of them later, from a DLQ replay. A row that Gold has already stays, so that a
+   * repetition changes nothing. COVERAGE_CONFLICT if Gold does not cover one of them.
+   */
+  again?: true;
   /** Silver files, in the table or staged, that hold all Silver rows of these offsets. Other rows in them are passed over. */
   silverFiles: readonly FileReference[];
   /** gold_ingestion_timestamp, ms since the epoch. */
@@ -69,8 +74,10 @@ export interface MergeGoldResult {
   /** Decimal text; null when only properties changed, or of a repetition whose snapshot is not retained. */
   snapshotId: string | null;
   attempts: number;
-  /** Rows that Gold has more: inserted less replaced. Silver rows = goldRows + duplicates. */
+  /** Rows that Gold has more: inserted less replaced. Silver rows = goldRows + duplicates + alreadyThereRows. */
   goldRows: number;
+  /** Silver rows that are in Gold themselves; 0 but for `again`. */
+  alreadyThereRows: number;
   duplicates: number;
   /** Gold rows that gave way to a lesser lineage. */
   replacedRows: number;
@@ -151,6 +158,8 @@ interface MergeUnit {
   candidateCount: number;
   duplicatesInBatch: number;
   duplicatesInGold: number;
+  /** Candidates that Gold has, by their lineage. */
+  alreadyInGold: number;
   /** Undefined once given up for memory: a change of the bucket then loads them anew. */
   candidates: Candidates | undefined;
   /** Gold files that the verdicts were reached against. */
@@ -183,7 +192,7 @@ export const mergeGold = async (deps: MergeGoldDeps, input: MergeGoldInput): Pro
   for (let attempts = 1; ; attempts += 1) {
     deps.signal?.throwIfAborted();
     const base = await catalog.load(dataset.gold.name);
-    const planned = requested.subtract(base.coverage);
+    const planned = input.again ? requested : requested.subtract(base.coverage);
     if (planned.isEmpty) return repetition(base, input.commitId, attempts);
     if (!merge?.planned.equals(planned)) merge = await GoldMerge.plan(deps, input, planned);
     try {
@@ -239,14 +248,14 @@ const repetition = (version: TableVersion, commitId: string, attempts: number): 
   return {
     status: 'alreadyCommitted', attempts, snapshotId: own ? String(own.snapshotId) : null, isCounted: own !== undefined,
     goldRows: Number(own?.summary[goldSummary.rows] ?? 0), duplicates: Number(own?.summary[goldSummary.duplicates] ?? 0),
-    replacedRows: 0, addedFiles: 0, removedFiles: 0, commitMs: 0,
+    alreadyThereRows: 0, replacedRows: 0, addedFiles: 0, removedFiles: 0, commitMs: 0,
   };
 };
 
 class GoldMerge {
   readonly planned: Coverage;
   private readonly deps: MergeGoldDeps;
-  private readonly input: Pick<MergeGoldInput, 'commitId' | 'nowMs' | 'summary'>;
+  private readonly input: Pick<MergeGoldInput, 'commitId' | 'nowMs' | 'summary' | 'again'>;
   private readonly offsets: PlannedOffsets;
   private readonly columns: MergeColumns;
   private readonly dimensions: readonly PartitionDimension[];
@@ -264,7 +273,7 @@ class GoldMerge {
   private readonly rewrites = new Map<string, DataFile | undefined>();
 
   private constructor(
-    deps: MergeGoldDeps, input: Pick<MergeGoldInput, 'commitId' | 'nowMs' | 'summary'>, planned: Coverage,
+    deps: MergeGoldDeps, input: Pick<MergeGoldInput, 'commitId' | 'nowMs' | 'summary' | 'again'>, planned: Coverage,
     plan: { buckets: readonly PlannedBucket[]; dimensions: readonly PartitionDimension[]; silver: OpenFiles; replacement?: Replacement },
   ) {
     const { dataset, budgetBytes = budgetBytesDefault } = deps;
@@ -342,8 +351,12 @@ class GoldMerge {
     const goldRows = inserted - replacedRows;
     const duplicates = losers + replacedRows;
     const revived = units.reduce((sum, unit) => sum + (unit.revived?.count ?? 0), 0);
-    invariant(inserted + losers === candidates + revived, () => `${this.input.commitId}: expected ${candidates + revived} Silver rows in Gold or among the duplicates, found ${inserted} and ${losers}`);
+    const alreadyThereRows = units.reduce((sum, { alreadyInGold }) => sum + alreadyInGold, 0);
+    invariant(inserted + losers + alreadyThereRows === candidates + revived,
+      () => `${this.input.commitId}: expected ${candidates + revived} Silver rows in Gold or among the duplicates, found ${inserted}, ${alreadyThereRows} before, and ${losers}`);
     const touched = new Map(units.filter(({ candidateCount }) => candidateCount > 0 || this.replacement).map(({ bucket }) => [bucket, bucket.partition]));
+    const counts = { goldRows, duplicates, alreadyThereRows, replacedRows, addedFiles: add.length, removedFiles: removed.length, isCounted: true };
+    if (this.input.again && add.length === 0 && removed.length === 0) return { status: 'alreadyCommitted', snapshotId: null, attempts, ...counts, commitMs: 0 };
     const commitFrom = performance.now();
     const result = await catalog.commit(dataset.gold.name, {
       commitId: this.input.commitId, add, remove: removed, ...this.dependsOn([...touched.values()]),
@@ -353,15 +366,19 @@ class GoldMerge {
     });
     if (result.status === 'alreadyCommitted') return repetition(result.version, this.input.commitId, attempts);
     return {
-      status: 'committed', snapshotId: result.snapshotId === null ? null : String(result.snapshotId), attempts,
-      goldRows, duplicates, replacedRows, addedFiles: add.length, removedFiles: removed.length, commitMs: performance.now() - commitFrom, isCounted: true,
+      status: 'committed', snapshotId: result.snapshotId === null ? null : String(result.snapshotId), attempts, ...counts, commitMs: performance.now() - commitFrom,
     };
   }
 
   /** What the commit asks of the version that it builds on, and changes beside the files. */
   private dependsOn(partitions: readonly PartitionTuple[]): Partial<CommitRequest> {
     const now = this.deps.now ?? Date.now;
-    if (!this.replacement) return { cover: this.planned, coverageAbsent: this.planned, check: (version) => { throwIfHeld(version, partitions, now()); } };
+    if (!this.replacement) {
+      return {
+        ...(this.input.again ? { coveragePresent: this.planned } : { cover: this.planned, coverageAbsent: this.planned }),
+        check: (version) => { throwIfHeld(version, partitions, now()); },
+      };
+    }
     const { hold } = this.replacement;
     return {
       coveragePresent: this.planned, setProperties: hold.release,
@@ -418,7 +435,7 @@ class GoldMerge {
     // A replacement looks at all Gold rows of the range: those that go may be where no candidate is.
     const { eventTimeMin, eventTimeMax } = this.replacement ? { eventTimeMin: range.start, eventTimeMax: range.end - 1 } : candidates;
     return {
-      bucket, range, candidates, candidateCount: candidates.count, duplicatesInBatch: candidates.duplicatesInBatch, duplicatesInGold: 0,
+      bucket, range, candidates, candidateCount: candidates.count, duplicatesInBatch: candidates.duplicatesInBatch, duplicatesInGold: 0, alreadyInGold: 0,
       eventTimeMin, eventTimeMax, probed: new Set(), removals: new Map(), orphanedKeys: new KeySet(), revived: undefined, revivedAt: undefined, files: undefined,
     };
   }
@@ -449,6 +466,7 @@ class GoldMerge {
       current.probed.clear();
       current.removals.clear();
       current.duplicatesInGold = 0;
+      current.alreadyInGold = 0;
       current.orphanedKeys = new KeySet();
       current.revived = undefined;
       current.revivedAt = undefined;
@@ -504,10 +522,12 @@ class GoldMerge {
       for (const [row, candidate] of matches) {
         const there = { topic: columns[topic]![row] as string, partition: columns[partition]![row] as number, offset: columns[offset]![row] as bigint };
         const order = compareLineage(candidates.lineage(candidate), there);
-        if (order === 0) {
+        if (order === 0 && this.input.again) {
+          candidates.lost[candidate] = lostToGold;
+          unit.alreadyInGold += 1;
+        } else if (order === 0) {
           throw new TidemarkError('TABLE_CORRUPT', `${file.filePath}: holds ${there.topic}/${there.partition} offset ${there.offset}, which Gold says it does not cover`);
-        }
-        if (order > 0) {
+        } else if (order > 0) {
           candidates.lost[candidate] = lostToGold;
           unit.duplicatesInGold += 1;
         } else {

@@ -1,5 +1,8 @@
+import type { ReplayCounts } from '../contracts/dlq-replay.ts';
+import type { Dataset } from '../datasets/dataset.ts';
 import type { Pipeline } from '../datasets/pipeline.ts';
 import { datasetOf } from '../datasets/pipeline.ts';
+import { stageReplayChunk } from '../dlq/stage-replay.ts';
 import { createObjectStoreCatalog } from '../lake/object-store-catalog.ts';
 import type { ObjectStore } from '../lake/object-store.ts';
 import { createS3ObjectStore } from '../lake/s3-object-store.ts';
@@ -36,6 +39,8 @@ export interface RefineTasks {
   divert: { input: DivertInput; result: DivertResult };
   /** Does nothing: a thread that has done it has loaded its modules. */
   open: { input: null; result: null };
+  /** One chunk of a DLQ replay; see src/dlq/stage-replay.ts. */
+  stageReplay: { input: { id: string; source: string; chunk: number; nowMs: number }; result: ReplayCounts };
   mergeGold: { input: MergeGoldInput & { source: string }; result: MergeGoldResult };
 }
 export type TaskName = keyof RefineTasks;
@@ -53,8 +58,16 @@ export const createTaskRunners = ({ store, catalog, pipeline }: TaskContext, reg
   const schemas = createSchemaStore({ store, registry: createRegistryClient({ url: registryUrl }) });
   const decoders = new Map<string, DecoderCache>();
   const goldKeys = new GoldKeyCache(store);
+  const decodersOf = (dataset: Dataset): DecoderCache => {
+    const cache = decoders.get(dataset.source) ?? new DecoderCache(dataset, schemas);
+    decoders.set(dataset.source, cache);
+    return cache;
+  };
   return {
     open: () => Promise.resolve(null),
+    stageReplay: ({ id, source, chunk, nowMs }, { signal, onProgress }) => stageReplayChunk({
+      store, catalog, pipeline, decoders: decodersOf(datasetOf(pipeline, source)), signal, onProgress: (progress) => { onProgress({ ...progress }); },
+    }, { id, chunk, nowMs }),
     divert: (input, { signal }) => divertBronze({
       store, dataset: datasetOf(pipeline, input.source), dlqTable: pipeline.dlqTable, dataLocation: (table, suffix) => catalog.dataLocation(table, suffix), signal,
     }, input),
@@ -63,10 +76,8 @@ export const createTaskRunners = ({ store, catalog, pipeline }: TaskContext, reg
     }, input),
     refine: (input, { signal, onProgress }) => {
       const dataset = datasetOf(pipeline, input.source);
-      const cache = decoders.get(dataset.source) ?? new DecoderCache(dataset, schemas);
-      decoders.set(dataset.source, cache);
       return refineBronze({
-        store, dataset, decoders: cache, dlqTable: pipeline.dlqTable, dataLocation: (table, suffix) => catalog.dataLocation(table, suffix), signal,
+        store, dataset, decoders: decodersOf(dataset), dlqTable: pipeline.dlqTable, dataLocation: (table, suffix) => catalog.dataLocation(table, suffix), signal,
         onProgress: (progress) => { onProgress({ ...progress }); },
       }, input);
     },

@@ -28,6 +28,8 @@ export interface RegistryClient {
   /** Sets the subject's compatibility, for example BACKWARD. */
   setCompatibility(subject: string, level: string): Promise<void>;
   schemaById(id: number): Promise<string>;
+  /** The schema id of a version of a subject. */
+  versionId(subject: string, version: number): Promise<number>;
 }
 
 const contentType = 'application/vnd.schemaregistry.v1+json';
@@ -111,6 +113,11 @@ export const createRegistryClient = ({ url, timeoutMs = 10_000, attemptsMax = 4,
         throw new TidemarkError('SCHEMA_INCOMPATIBLE', `schema id ${id}: expected an Avro schema, found ${String(answer.schemaType)}`);
       }
       return answer.schema;
+    },
+    async versionId(subject, version) {
+      const answer = await request('GET', `/subjects/${encodeURIComponent(subject)}/versions/${version}`, undefined, `subject ${subject}, version ${version}`) as { id?: unknown };
+      if (typeof answer.id !== 'number') throw new TidemarkError('BAD_INPUT', `subject ${subject}, version ${version}: expected a schema id, found ${JSON.stringify(answer)}`);
+      return answer.id;
     },
   };
 };

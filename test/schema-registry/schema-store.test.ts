@@ -13,6 +13,7 @@ const registryOf = (schemas: Record<number, string>): RegistryClient & { asked: 
     asked,
     register: () => Promise.reject(new Error('unused')),
     setCompatibility: () => Promise.reject(new Error('unused')),
+    versionId: () => Promise.reject(new Error('unused')),
     schemaById: (id) => {
       asked.push(id);
       const schema = schemas[id];

@@ -1,0 +1,110 @@
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
+import { createRecordEncoder } from '../../src/capture/record-encoder.ts';
+import { loadGeneratedTrades } from '../../src/capture/load-generated.ts';
+import { registerRawSchema } from '../../src/capture/trade-sink.ts';
+import { configToEnvironment } from '../../src/config/config.ts';
+import type { DlqReplayResult } from '../../src/contracts/dlq-replay.ts';
+import { rawSchema } from '../../src/datasets/binance-trades.ts';
+import { createRecordProducer } from '../../src/kafka/producer.ts';
+import { createRegistryClient } from '../../src/schema-registry/registry-client.ts';
+import { readWithPyIceberg } from '../support/readers/index.ts';
+import { startPipelineOn } from '../support/pipeline-processes.ts';
+import type { RunningPipeline } from '../support/pipeline-processes.ts';
+import { binanceRaw } from '../support/raw-records.ts';
+import { runScript } from '../support/run-script.ts';
+import { badReleaseVariable } from '../support/strict-market-data.ts';
+
+const { s3 } = inject('stack');
+const minutes = 60_000;
+const source = 'binance-trades';
+const pipelineModule = fileURLToPath(new URL('../support/strict-market-data.ts', import.meta.url));
+/** No registry gives out ids this high. */
+const unknownSchemaId = 0x7fff_ff01;
+
+let running: RunningPipeline;
+let schemaId: number;
+let isBadRelease = true;
+beforeAll(async () => {
+  running = await startPipelineOn(inject('stack'), {
+    environment: { TIDEMARK_PIPELINE: pipelineModule },
+    beforeLife: (name): Record<string, string> => (name === 'temporal-worker' && isBadRelease ? { [badReleaseVariable]: '1' } : {}),
+  });
+  const { kafka, schemaRegistry } = running.config;
+  schemaId = await registerRawSchema(createRegistryClient({ url: schemaRegistry.url }), 'binance', kafka.topicPrefix);
+}, 2 * minutes);
+afterAll(() => running?.stop(), minutes);
+
+const replay = async (...args: string[]): Promise<DlqReplayResult> => {
+  const { code, stdout, stderr } = await runScript('replay-dlq.ts', ['--source', source, '--json', ...args], configToEnvironment(running.config));
+  if (code !== 0) throw new Error(`replay-dlq ended with ${code}: ${stderr}`);
+  return JSON.parse(stdout) as DlqReplayResult;
+};
+const rowsOf = async (table: string, columns: string[]) => (await readWithPyIceberg(s3, await running.location(table), { columns })).rows;
+
+const produce = async (values: (Buffer | null)[]): Promise<void> => {
+  const producer = await createRecordProducer({ brokers: running.config.kafka.brokers });
+  await producer.produce(running.topics[0]!, values.map((value) => ({ key: 'BTCUSDT', value })));
+  await producer.close();
+};
+
+describe('a DLQ replay', () => {
+  test('recovers what a bad release refused, under the rules of the release that mends it: exact in Gold, and the audit finds nothing', async () => {
+    const { trades } = await running.withSink((sink) => loadGeneratedTrades({ sink, exchange: 'binance', seed: 3, trades: 2_000, symbols: ['BTCUSDT', 'ETHUSDT'], repeatRatio: 0.05 }));
+    await running.untilMerged();
+    const refused = await running.rows('silver_dlq_trades');
+    expect(refused).toBeGreaterThan(100);
+    expect(await running.rows('gold_crypto_trades')).toBeLessThan(trades);
+
+    isBadRelease = false;
+    process.kill(running.temporalWorker.pid!, 'SIGKILL');
+    const dryRun = await replay('--rules', '--dry-run');
+    expect(dryRun).toMatchObject({ dryRun: true, rows: refused, counts: { selected: refused, recovered: refused, refused: 0 } });
+    const result = await replay('--rules', '--id', 'mend', '--reason', 'symbol_required', '--chunk-rows', '150');
+    expect(result).toMatchObject({ selected: refused, recovered: refused, refused: 0, notRefined: 0 });
+    expect(await running.rows('gold_crypto_trades')).toBe(trades);
+    expect(await running.rows('silver_dlq_trades')).toBe(refused);
+    expect(await running.audit()).toMatchObject({ ok: true, findings: [] });
+
+    // The same id runs once; another one finds nothing open.
+    expect(await replay('--rules', '--id', 'mend')).toEqual({ ...result });
+    expect(await replay('--rules')).toMatchObject({ selected: 0, recovered: 0 });
+    expect(await running.rows('gold_crypto_trades')).toBe(trades);
+  }, 4 * minutes);
+
+  test('decodes with another schema id, mends with a cleanse function, purges and flags; what stays refused has one attempt more', async () => {
+    const encode = createRecordEncoder(rawSchema, schemaId);
+    const now = Date.now();
+    const good = (given: Parameters<typeof binanceRaw>[0]): Buffer => encode(binanceRaw({ ingestion_timestamp: now * 1_000, trade_time_ms: now, event_time_ms: now, ...given }));
+    const unknown = good({ trade_id: 1 });
+    unknown.writeInt32BE(unknownSchemaId, 1);
+    await produce([
+      unknown, good({ trade_id: 2, price: '28,165.47' }), good({ trade_id: 3, price: '0', quantity: '0', extra: { X: 'NA' } }), good({ trade_id: 4, price: '-1' }), Buffer.from('{"p":"1.0"}'),
+    ]);
+    await running.untilMerged();
+    const gold = await running.rows('gold_crypto_trades');
+
+    expect(await replay('--schema-id', String(schemaId), '--reason', 'unknown_schema_id')).toMatchObject({ selected: 1, recovered: 1, goldRows: 1 });
+    expect(await replay('--cleanse', 'price-separators', '--error-type', 'price_validation')).toMatchObject({ selected: 3, recovered: 1, kept: 2 });
+    expect(await replay('--cleanse', 'binance-no-trades', '--error-type', 'price_validation')).toMatchObject({ selected: 2, purged: 1, kept: 1 });
+    expect(await replay('--rules')).toMatchObject({ selected: 2, refused: 2, refusedByReason: { price_must_be_positive: 1, invalid_magic_byte: 1 } });
+    expect(await replay('--flag', 'the feed sent JSON', '--yes', '--reason', 'invalid_magic_byte')).toMatchObject({ selected: 1, flagged: 1 });
+    expect(await replay('--rules', '--attempts-max', '2')).toMatchObject({ selected: 1, quarantined: 1 });
+    expect(await replay('--rules')).toMatchObject({ selected: 0, leftQuarantined: 1 });
+
+    expect(await running.rows('gold_crypto_trades')).toBe(gold + 2);
+    const resolutions = await rowsOf('dlq_resolutions', ['action', 'reason', 'attempt', 'schema_id', 'offset']);
+    expect(resolutions.filter(({ action }) => action !== 'recovered').map(({ action, reason, attempt }) => [action, reason, attempt]).sort()).toEqual([
+      ['flagged', 'the feed sent JSON', 1], ['purged', 'no trade: the feed reports order type NA with a price of 0', 0],
+      ['quarantined', 'price_must_be_positive', 2], ['refused', 'invalid_magic_byte', 1], ['refused', 'price_must_be_positive', 1],
+    ]);
+    expect(await running.audit()).toMatchObject({ ok: true, findings: [] });
+  }, 4 * minutes);
+
+  test('a command line that closes records wants --yes, and one that says no mode is a bad one', async () => {
+    const env = configToEnvironment(running.config);
+    for (const args of [['--purge', 'x'], [], ['--rules', '--schema-id', '1'], ['--rules', '--sample', '5'], ['--cleanse', 'nothing-like-it', '--dry-run'], ['--rules', '--from', 'yesterday']]) {
+      expect((await runScript('replay-dlq.ts', ['--source', source, ...args], env)).code, args.join(' ')).toBe(2);
+    }
+  }, minutes);
+});
