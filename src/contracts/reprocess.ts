@@ -40,6 +40,8 @@ export interface ReprocessPlan {
   resolutionsKey: string | null;
   chunks: number;
   rows: number;
+  /** Of every chunk but the last, which may have less. */
+  chunkRows: number;
   bronzeFiles: number;
   bronzeBytes: number;
 }
@@ -77,11 +79,11 @@ export interface ReprocessPublished {
 export interface PlannedReprocess extends ReprocessRef {
   source: string;
   chunks: number;
+  /** Of every chunk but the last, which may have less. */
+  chunkRows: number;
   rows: number;
   /** Silver of this plan was published by an earlier run: only the roll-forward is left. */
   isPublished: boolean;
-  /** For people, cut to fit: e.g. "raw/0 [0-100)". */
-  summary: string;
 }
 
 /** Each is idempotent: the lake decides what is done. */
@@ -135,10 +137,12 @@ export interface ReprocessProgress {
   rowsPerSecondLimit: number | null;
   parallelism: number;
   startedAtMs: number;
-  refiningSinceMs: number | null;
-  /** Time since refining began during which it was not paused. */
+  /** Time spent refining and not paused, up to `asOfMs`. */
   refiningMs: number;
-  nowMs: number;
+  /** When this was true, ms since the epoch: the Workflow's last task. */
+  asOfMs: number;
+  /** Past the point of no return: a cancellation changes nothing any more. */
+  isPublishing: boolean;
 }
 
 export const reprocessChunkWorkflowType = 'reprocessChunkWorkflow';

@@ -59,8 +59,8 @@ export class RefinePool {
   private taskCount = 0;
   private closed = false;
 
-  constructor({ s3, schemaRegistry, pipelineUrl, microBatch }: RefinePoolConfig, log?: PoolLog, options: RefinePoolOptions = {}) {
-    this.config = { s3: { ...s3 }, schemaRegistry: { ...schemaRegistry }, pipelineUrl };
+  constructor({ s3, schemaRegistry, pipelineUrl, microBatch, niceness }: RefinePoolConfig, log?: PoolLog, options: RefinePoolOptions = {}) {
+    this.config = { s3: { ...s3 }, schemaRegistry: { ...schemaRegistry }, pipelineUrl, ...(niceness === undefined ? {} : { niceness }) };
     this.threadsMax = microBatch.threads;
     this.options = { ...(log ? { log } : {}), ...options };
   }

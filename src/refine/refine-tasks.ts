@@ -7,14 +7,19 @@ import { createObjectStoreCatalog } from '../lake/object-store-catalog.ts';
 import type { ObjectStore } from '../lake/object-store.ts';
 import { createS3ObjectStore } from '../lake/s3-object-store.ts';
 import type { Catalog } from '../lake/table.ts';
+import type { PlanBackfillInput, PlannedBackfill } from '../reprocess/plan-backfill.ts';
+import { planBackfill } from '../reprocess/plan-backfill.ts';
+import type { ReplaceRowsInput } from '../reprocess/replace-rows.ts';
+import { replaceRows } from '../reprocess/replace-rows.ts';
+import type { ReprocessPublished } from '../contracts/reprocess.ts';
 import { createRegistryClient } from '../schema-registry/registry-client.ts';
 import { createSchemaStore } from '../schema-registry/schema-store.ts';
 import { DecoderCache } from './decoders.ts';
 import type { DivertInput, DivertResult } from './divert.ts';
 import { divertBronze } from './divert.ts';
 import { GoldKeyCache } from './gold-key-cache.ts';
-import type { MergeGoldInput, MergeGoldResult } from './merge-gold.ts';
-import { mergeGold } from './merge-gold.ts';
+import type { MergeGoldInput, MergeGoldResult, ReplaceGoldInput } from './merge-gold.ts';
+import { mergeGold, replaceGold } from './merge-gold.ts';
 import type { RefineInput, RefineResult } from './refine.ts';
 import { refineBronze } from './refine.ts';
 
@@ -23,6 +28,8 @@ export interface ThreadConfig {
   readonly s3: { readonly endpoint: string | undefined; readonly region: string; readonly accessKeyId: string; readonly secretAccessKey: string; readonly bucket: string };
   readonly schemaRegistry: { readonly url: string };
   readonly pipelineUrl: string;
+  /** Nice value of the threads, 0 to 19: what is greater gives way to other work. Linux only, where each thread has its own. */
+  readonly niceness?: number;
 }
 
 /** Progress of a task, for heartbeats. */
@@ -42,6 +49,9 @@ export interface RefineTasks {
   /** One chunk of a DLQ replay; see src/dlq/stage-replay.ts. */
   stageReplay: { input: { id: string; source: string; chunk: number; nowMs: number }; result: ReplayCounts };
   mergeGold: { input: MergeGoldInput & { source: string }; result: MergeGoldResult };
+  planBackfill: { input: PlanBackfillInput; result: PlannedBackfill };
+  replaceRows: { input: ReplaceRowsInput; result: ReprocessPublished };
+  replaceGold: { input: ReplaceGoldInput & { source: string }; result: MergeGoldResult };
 }
 export type TaskName = keyof RefineTasks;
 
@@ -72,6 +82,15 @@ export const createTaskRunners = ({ store, catalog, pipeline }: TaskContext, reg
       store, dataset: datasetOf(pipeline, input.source), dlqTable: pipeline.dlqTable, dataLocation: (table, suffix) => catalog.dataLocation(table, suffix), signal,
     }, input),
     mergeGold: (input, { signal, onProgress }) => mergeGold({
+      store, catalog, dataset: datasetOf(pipeline, input.source), cache: goldKeys, signal, onProgress,
+    }, input),
+    planBackfill: (input, { signal, onProgress }) => planBackfill({
+      store, catalog, dataset: datasetOf(pipeline, input.source), dlqTable: pipeline.dlqTable, signal, onProgress: (progress) => { onProgress({ ...progress }); },
+    }, input),
+    replaceRows: (input, { signal, onProgress }) => replaceRows({
+      store, catalog, dataset: datasetOf(pipeline, input.source), dlqTable: pipeline.dlqTable, signal, onProgress: (progress) => { onProgress({ ...progress }); },
+    }, input),
+    replaceGold: (input, { signal, onProgress }) => replaceGold({
       store, catalog, dataset: datasetOf(pipeline, input.source), cache: goldKeys, signal, onProgress,
     }, input),
     refine: (input, { signal, onProgress }) => {

@@ -1,3 +1,4 @@
+import { platform, setPriority } from 'node:os';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { parentPort, workerData } from 'node:worker_threads';
@@ -11,6 +12,9 @@ import { createTaskRunners, openTaskContext } from './refine-tasks.ts';
 const port = parentPort!;
 const config = workerData as ThreadConfig;
 const answer = (message: FromThread): void => { port.postMessage(message); };
+
+// On Linux pid 0 is the calling thread, elsewhere the whole process.
+if (config.niceness !== undefined && platform() === 'linux') setPriority(0, config.niceness);
 
 // A finished task leaves a hundred megabytes and more that nobody needs, much of it outside of V8's heap, where V8 hardly
 // sees it. Collected between tasks, it does not add up to the next task's; a full collection then takes some 20 ms.

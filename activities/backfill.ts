@@ -1,0 +1,62 @@
+import type { BackfillActivities, ReprocessRange } from '../src/contracts/backfill.ts';
+import { datasetOf } from '../src/datasets/pipeline.ts';
+import type { Pipeline } from '../src/datasets/pipeline.ts';
+import { TidemarkError } from '../src/domain/errors.ts';
+import { Coverage } from '../src/domain/offsets.ts';
+import type { ObjectStore } from '../src/lake/object-store.ts';
+import type { Catalog } from '../src/lake/table.ts';
+import type { RefinePool } from '../src/refine/refine-pool.ts';
+import { claimOf } from '../src/reprocess/claims.ts';
+import { newPlanKey } from '../src/reprocess/plan.ts';
+import { loadPlan } from '../src/reprocess/staging.ts';
+import { asActivity } from './edge.ts';
+
+export interface BackfillDeps {
+  catalog: Catalog;
+  store: ObjectStore;
+  pipeline: Pipeline;
+  pool: Pick<RefinePool, 'run'>;
+  /** Most Bronze rows of one chunk. */
+  chunkRowsMax: number;
+  /** Offsets of a micro-batch by its Workflow Execution; undefined: Temporal does not know it any more. */
+  offsetsOfMicroBatch(source: string, batch: number): Promise<Coverage | undefined>;
+}
+
+const chunkRowsMin = 1_000;
+/** A limited backfill refines chunks of so many seconds of its rate, so that it neither bursts nor starts a Workflow for every few rows. */
+const chunkSeconds = 2;
+
+/** Micro-batches become the offsets that they refined; any other range stays as it is. */
+export const withKnownOffsets = async (source: string, range: ReprocessRange, offsetsOfMicroBatch: BackfillDeps['offsetsOfMicroBatch']): Promise<ReprocessRange> => {
+  if (range.by !== 'micro-batches') return range;
+  let offsets = Coverage.empty;
+  for (const batch of range.batches) {
+    const found = await offsetsOfMicroBatch(source, batch);
+    if (!found) {
+      throw new TidemarkError('BAD_INPUT', `micro-batch ${batch} of ${source}: expected its Workflow Execution in Temporal, found none; choose its offsets, or the time at which it refined`);
+    }
+    offsets = offsets.union(found);
+  }
+  return { by: 'offsets', offsets: offsets.toJson() };
+};
+
+export const chunkRowsOf = (rowsPerSecond: number | null, chunkRowsMax: number): number =>
+  (rowsPerSecond === null ? chunkRowsMax : Math.min(chunkRowsMax, Math.max(chunkRowsMin, Math.round(rowsPerSecond * chunkSeconds))));
+
+export const createBackfillActivities = ({ catalog, store, pipeline, pool, chunkRowsMax, offsetsOfMicroBatch }: BackfillDeps): BackfillActivities => ({
+  planBackfill: ({ reprocessId, source, range, rowsPerSecond }) => asActivity(async ({ signal, report }) => {
+    const dataset = datasetOf(pipeline, source);
+    // An earlier run under this name was ended by force after it had published Silver: the rest of it is done first.
+    const claim = claimOf(await catalog.load(dataset.silver.name), reprocessId);
+    if (claim?.phase === 'published') {
+      const { chunks, chunkRows, rows } = await loadPlan(store, claim.planKey);
+      return { reprocessId, planKey: claim.planKey, source, chunks, chunkRows, rows, isPublished: true, figures: null };
+    }
+    const planKey = newPlanKey(reprocessId);
+    const { plan, figures } = await pool.run('planBackfill', {
+      source, range: await withKnownOffsets(source, range, offsetsOfMicroBatch), rowsPerSecond, chunkRowsMax: chunkRowsOf(rowsPerSecond, chunkRowsMax), write: { reprocessId, planKey },
+    }, { signal, onProgress: report });
+    const { chunks, chunkRows, rows } = plan!;
+    return { reprocessId, planKey, source, chunks, chunkRows, rows, isPublished: false, figures };
+  }),
+});
