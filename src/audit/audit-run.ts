@@ -30,6 +30,8 @@ export interface AuditRun {
   store: ObjectStore;
   pipeline: Pipeline;
   view: LakeView;
+  /** Offsets whose rows retention took out of a table, by the archive's manifests. */
+  taken(table: string): Coverage;
   findings: FindingCollector;
   verification: Verification;
   memoryBudgetBytes: number;

@@ -9,6 +9,7 @@ import { packError } from '../refine/thread-messages.ts';
 import type { AuditProgress } from './audit-run.ts';
 import { auditConservation } from './conservation.ts';
 import { recordFindings } from './finding-rows.ts';
+import { Archive } from '../retention/archive.ts';
 import { fetchKafkaBounds } from './kafka-bounds.ts';
 import type { AuditThreadConfig, AuditThreadInput } from './run-audit.ts';
 
@@ -21,14 +22,16 @@ export type FromAuditThread =
 
 const port = parentPort!;
 const answer = (message: FromAuditThread): void => { port.postMessage(message); };
-const { config: { s3, kafka, pipelineUrl }, input } = workerData as { config: AuditThreadConfig; input: AuditThreadInput };
+const { config: { s3, kafka, archive, pipelineUrl }, input } = workerData as { config: AuditThreadConfig; input: AuditThreadInput };
 
 try {
   const { default: pipeline } = await import(pipelineUrl) as { default: Pipeline };
   const { endpoint, accessKeyId, secretAccessKey, ...rest } = s3;
   const store = createS3ObjectStore({ ...rest, ...(endpoint === undefined ? {} : { endpoint }), credentials: { accessKeyId, secretAccessKey } });
   const catalog = createObjectStoreCatalog({ store, namespace: pipeline.namespace });
+  const archiveStore = archive.bucket === rest.bucket ? store : createS3ObjectStore({ ...rest, ...(endpoint === undefined ? {} : { endpoint }), bucket: archive.bucket, credentials: { accessKeyId, secretAccessKey } });
   const report = await auditConservation({
+    archive: new Archive({ store: archiveStore, namespace: pipeline.namespace, prefix: archive.prefix }),
     catalog, store, pipeline, topicPrefix: kafka.topicPrefix, verification: input.keysOnly ? 'keys' : 'content',
     ...(input.sources ? { sources: input.sources } : {}),
     ...(input.range ? { range: Coverage.fromJson(input.range) } : {}),
@@ -39,6 +42,7 @@ try {
   if (!input.withoutRecord) await recordFindings({ catalog, store, report });
   answer({ kind: 'done', report });
   store.close();
+  archiveStore.close();
 } catch (error) {
   answer({ kind: 'failed', error: packError(error) });
 }

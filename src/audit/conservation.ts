@@ -4,10 +4,12 @@ import { dlqResolutionsTable, ingestGapsTable } from '../datasets/engine-tables.
 import type { Dataset } from '../datasets/dataset.ts';
 import type { Pipeline } from '../datasets/pipeline.ts';
 import { TidemarkError } from '../domain/errors.ts';
-import type { Coverage } from '../domain/offsets.ts';
+import { Coverage } from '../domain/offsets.ts';
 import { topicPartitionKey } from '../domain/offsets.ts';
 import type { ObjectStore } from '../lake/object-store.ts';
 import type { Catalog } from '../lake/table.ts';
+import type { Archive, StoredManifest } from '../retention/archive.ts';
+import { takenOffsets } from '../retention/archive.ts';
 import type { AuditProgress, AuditRun } from './audit-run.ts';
 import { markFile } from './audit-run.ts';
 import { hasMd5Etag } from './data-file-check.ts';
@@ -18,7 +20,7 @@ import { loadLakeView } from './lake-view.ts';
 import type { LineageColumns } from './lineage.ts';
 import { memoryBudgetBytesDefault } from './limits.ts';
 import { bronzeLineage, refinedLineage } from './lineage.ts';
-import { auditListing } from './listing.ts';
+import { auditArchive, auditListing } from './listing.ts';
 import type { KafkaBounds } from './offsets-audit.ts';
 import { OffsetsAudit } from './offsets-audit.ts';
 
@@ -26,6 +28,16 @@ export type { AuditProgress } from './audit-run.ts';
 export type { KafkaBounds } from './offsets-audit.ts';
 
 const hourMs = 3_600_000;
+
+/** Tables that retention takes rows from. */
+const pipelineTablesOf = (datasets: readonly Dataset[], pipeline: Pipeline): string[] =>
+  [...new Set([...pipeline.datasets.filter(({ gold }) => datasets.some((one) => one.gold.name === gold.name)).flatMap(({ bronze, silver }) => [bronze.name, silver.name]), pipeline.dlqTable])];
+
+const loadManifests = async (archive: Pick<Archive, 'list'> | undefined, tables: readonly string[]): Promise<Map<string, StoredManifest[]>> => {
+  const manifests = new Map<string, StoredManifest[]>();
+  for (const table of archive ? tables : []) manifests.set(table, await archive!.list(table));
+  return manifests;
+};
 
 export interface AuditOptions {
   catalog: Catalog;
@@ -37,6 +49,8 @@ export interface AuditOptions {
   range?: Coverage;
   /** Offsets of each topic partition at the broker, by partition; a topic that is not there has none. Without it Kafka is left out. */
   kafka?: (topic: string) => Promise<ReadonlyMap<number, KafkaBounds>>;
+  /** Accounts for the rows that retention took. Without it every row must be in its table. */
+  archive?: Pick<Archive, 'list' | 'store' | 'filesPrefix'>;
   /** Put before the datasets' topics. */
   topicPrefix?: string;
   /** Bits and keys together; files in work and decoded columns come on top (about 100 MB). */
@@ -82,10 +96,15 @@ export const auditConservation = async (options: AuditOptions): Promise<AuditRep
   const datasets = pipeline.datasets.filter(({ source }) => options.sources?.includes(source) ?? true);
 
   options.onProgress?.({ phase: 'loading', subject: pipeline.namespace, files: 0, rows: 0 });
+  const retained = pipelineTablesOf(datasets, pipeline);
+  // Before and after the tables: rows that went into the archive, or came back, in between are accounted for by one of them.
+  const before = await timed('load', () => loadManifests(options.archive, retained));
   const view = await timed('load', () => loadLakeView(catalog, pipeline));
+  const manifests = await timed('load', () => loadManifests(options.archive, retained));
+  const taken = new Map(retained.map((table) => [table, takenOffsets(before.get(table) ?? []).union(takenOffsets(manifests.get(table) ?? []))]));
   const range = options.range;
   const run: AuditRun = {
-    catalog, store, pipeline, view,
+    catalog, store, pipeline, view, taken: (table) => taken.get(table) ?? Coverage.empty,
     findings: new FindingCollector(findingsMax, range && ((key) => range.of(key))),
     verification: options.verification ?? 'content',
     memoryBudgetBytes: options.memoryBudgetBytes ?? memoryBudgetBytesDefault,
@@ -105,6 +124,7 @@ export const auditConservation = async (options: AuditOptions): Promise<AuditRep
     for (const [table, lineage] of lineages) {
       run.onProgress?.({ phase: 'listing', subject: table, ...run.done });
       await auditListing(run, table, lineage, options.unreferencedGraceMs ?? 24 * hourMs, startedAtMs);
+      if (options.archive) await auditArchive(run, options.archive, table, manifests.get(table) ?? []);
     }
   });
 

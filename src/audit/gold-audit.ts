@@ -1,7 +1,7 @@
 import type { AuditedGold } from '../contracts/audit.ts';
 import type { Dataset } from '../datasets/dataset.ts';
 import { TidemarkError } from '../domain/errors.ts';
-import type { IntervalSet } from '../domain/offsets.ts';
+import { IntervalSet } from '../domain/offsets.ts';
 import type { ColumnBatch } from '../lake/columns.ts';
 import type { TableDefinition } from '../lake/schema.ts';
 import type { LiveFile } from '../lake/table.ts';
@@ -65,6 +65,7 @@ export class GoldAudit {
   private readonly topicPartitions = new TopicPartitions();
   private readonly reader = new LineageReader(this.topicPartitions);
   private readonly merged = new Map<number, OffsetLookup>();
+  private readonly taken = new Map<number, OffsetLookup>();
   private readonly kinds: Record<'alone' | 'twice' | 'wrongWinner' | 'missing' | 'goldMisplaced' | 'silverMisplaced' | 'goldWithoutLineage', FindingKind>;
   private eventTimes = new Float64Array(0);
 
@@ -133,6 +134,16 @@ export class GoldAudit {
     return [...hours].filter(([id]) => wanted.has(id)).map(([, hour]) => hour).sort((a, b) => Number(a.hour) - Number(b.hour));
   }
 
+  /** Whether the Silver row of this lineage is in the archive instead. */
+  private isTaken(place: number, offset: number): boolean {
+    let lookup = this.taken.get(place);
+    if (!lookup) {
+      const key = this.topicPartitions.keyOf(place);
+      this.taken.set(place, lookup = new OffsetLookup(this.datasets.reduce((sum, { silver }) => sum.union(this.run.taken(silver.name).of(key)), IntervalSet.empty)));
+    }
+    return lookup.has(offset);
+  }
+
   private isMerged(place: number, offset: number): boolean {
     let lookup = this.merged.get(place);
     if (!lookup) this.merged.set(place, lookup = new OffsetLookup(this.run.view.coverage(this.gold.name).of(this.topicPartitions.keyOf(place))));
@@ -196,12 +207,15 @@ export class GoldAudit {
             }
             const slot = table.find(hashes, at);
             if (slot < 0) {
+              if (this.isTaken(place, offset)) continue;
               run.findings.markOffset(kinds.alone, topicPartitions.keyOf(place), offset, () => keyOf(i));
               continue;
             }
             if (table.visit(slot)) {
               run.findings.markOffset(kinds.twice, topicPartitions.keyOf(place), offset, () => keyOf(i));
             } else if (table.place(slot) !== place || table.offset(slot) !== offset) {
+              // The least of a key may be in the archive, and its duplicates not yet.
+              if (this.isTaken(place, offset) && topicPartitions.compare(place, offset, table.place(slot), table.offset(slot)) < 0) continue;
               const least = { ...topicPartitions.at(table.place(slot)), offset: table.offset(slot) };
               run.findings.markOffset(kinds.wrongWinner, topicPartitions.keyOf(place), offset, () => `${keyOf(i)}, whose least is ${least.key} offset ${least.offset}`);
             }

@@ -1,4 +1,6 @@
+import { Coverage, parseTopicPartitionKey } from '../domain/offsets.ts';
 import type { LiveFile } from '../lake/table.ts';
+import type { Archive, StoredManifest } from '../retention/archive.ts';
 import type { AuditRun } from './audit-run.ts';
 import { extentOf, isAsked, markFile } from './audit-run.ts';
 import type { LineageColumns } from './lineage.ts';
@@ -60,5 +62,25 @@ export const auditListing = async (run: AuditRun, table: string, lineage: Lineag
     audited.unreferenced.files += 1;
     audited.unreferenced.bytes += size;
     if (audited.unreferenced.examples.length < examplesMax) audited.unreferenced.examples.push(location);
+  }
+};
+
+/** Copies that the archive's manifests say can be restored: each is there, in its size. */
+export const auditArchive = async (run: AuditRun, archive: Pick<Archive, 'store' | 'filesPrefix'>, table: string, manifests: readonly StoredManifest[]): Promise<void> => {
+  for (const { manifest } of manifests) {
+    if (manifest.state !== 'archived' && manifest.state !== 'copied' && manifest.state !== 'restoring') continue;
+    const sizes = new Map<string, number>();
+    for await (const { key, size } of archive.store.list(archive.filesPrefix(table, manifest.manifestId))) sizes.set(key, size);
+    for (const { archiveKey, dataFile, offsets } of manifest.files) {
+      const size = sizes.get(archiveKey);
+      if (size === dataFile.fileSizeBytes) continue;
+      const [key, set] = Coverage.fromJson(offsets).entries()[0] ?? [];
+      const place = key === undefined ? { topic: null, partition: null, startOffset: null, endOffset: null }
+        : { ...parseTopicPartitionKey(key), startOffset: String(set!.intervals[0]!.start), endOffset: String(set!.intervals.at(-1)!.end) };
+      run.findings.mark({
+        promise: 'files-intact', subject: table, ...place,
+        detail: `archived copy ${archive.store.location(archiveKey)} of manifest ${manifest.manifestId} (${dataFile.recordCount} rows): expected ${dataFile.fileSizeBytes} bytes, found ${size === undefined ? 'no object' : size}`,
+      });
+    }
   }
 };

@@ -314,6 +314,9 @@ export class OffsetsAudit {
     const silverCovered = coverage(dataset.silver.name);
     const dlqCovered = coverage(run.pipeline.dlqTable);
     const refined = silverCovered.intersect(dlqCovered);
+    const takenBronze = run.taken(dataset.bronze.name).of(key);
+    const takenSilver = run.taken(dataset.silver.name).of(key);
+    const takenRefined = takenSilver.union(run.taken(run.pipeline.dlqTable).of(key));
     const range = run.range?.of(key);
     const counts = this.countsOf(place);
     const rowSets = {
@@ -333,6 +336,9 @@ export class OffsetsAudit {
       const inDlq = maskOfChunk(dlqCovered, index) ?? emptyChunk;
       const isRefined = maskOfChunk(refined, index) ?? emptyChunk;
       const inGap = maskOfChunk(gaps, index) ?? emptyChunk;
+      const goneBronze = maskOfChunk(takenBronze, index) ?? emptyChunk;
+      const goneSilver = maskOfChunk(takenSilver, index) ?? emptyChunk;
+      const goneRefined = maskOfChunk(takenRefined, index) ?? emptyChunk;
       const asked = range ? maskOfChunk(range, index) ?? emptyChunk : fullChunk;
       const mark = (name: keyof typeof rowSets, word: number, bits: number): void => {
         if (bits === 0) return;
@@ -356,12 +362,12 @@ export class OffsetsAudit {
           counts.dlqOpen += bitCount(dw & ~rw & ~c[word]!);
           counts.recovered += bitCount(rw & sw);
           mark('both', word, sw & dw & ~rw);
-          mark('recoveredMissing', word, rw & ~sw & done);
-          mark('dlqAlone', word, dw & ~bw);
+          mark('recoveredMissing', word, rw & ~sw & done & ~goneSilver[word]!);
+          mark('dlqAlone', word, dw & ~bw & ~goneBronze[word]!);
           mark('dlqUncovered', word, dw & ~inDlq[word]!);
         }
-        mark('lost', word, bw & done & ~sw & ~dw & ~c[word]! & ~rw);
-        mark('silverAlone', word, sw & ~bw);
+        mark('lost', word, bw & done & ~sw & ~dw & ~c[word]! & ~rw & ~goneRefined[word]!);
+        mark('silverAlone', word, sw & ~bw & ~goneBronze[word]!);
         mark('silverUncovered', word, sw & ~inSilver[word]!);
         mark('bronzeUncovered', word, bw & ~inBronze[word]!);
         mark('bronzeInGap', word, bw & inGap[word]!);
@@ -382,11 +388,12 @@ export class OffsetsAudit {
   private conclude(topics: readonly string[], kafka: ReadonlyMap<string, KafkaBounds> | undefined, gaps: ReadonlyMap<string, IntervalSet>): AuditedSource {
     const { run, dataset, kinds, topicPartitions } = this;
     const result: AuditedSource = {
-      source: dataset.source, bronzeRows: 0, silverRows: 0, dlqRows: 0, dlqOpenRows: 0, recoveredRows: 0, sparseOffsets: '0', gapOffsets: '0', unrefinedRows: 0, kafkaLag: null, topicPartitions: [],
+      source: dataset.source, bronzeRows: 0, silverRows: 0, dlqRows: 0, dlqOpenRows: 0, recoveredRows: 0, sparseOffsets: '0', gapOffsets: '0', takenOffsets: '0', unrefinedRows: 0, kafkaLag: null, topicPartitions: [],
     };
     let sparse = 0n;
     let gapOffsets = 0n;
     let lag = 0n;
+    let taken = 0n;
     let records = 0n;
     for (const key of gaps.keys()) {
       const { topic, partition } = parseTopicPartitionKey(key);
@@ -405,7 +412,7 @@ export class OffsetsAudit {
       const first = known.intervals[0]?.start;
       const next = known.intervals.at(-1)?.end;
       const bounds = kafka?.get(key);
-      run.findings.markIntervals(kinds.withoutFile, key, clip(covered.subtract(ranges)).intervals);
+      run.findings.markIntervals(kinds.withoutFile, key, clip(covered.subtract(ranges).subtract(run.taken(dataset.bronze.name).of(key))).intervals);
       run.findings.markIntervals(kinds.bronzeUncovered, key, clip(ranges.subtract(covered)).intervals);
       run.findings.markIntervals(kinds.gapWithoutRow, key, clip(run.view.coverage(ingestGapsTable.name).of(key).subtract(gap)).intervals);
       if (first !== undefined && next !== undefined) {
@@ -421,6 +428,7 @@ export class OffsetsAudit {
         const from = next !== undefined && next > bounds.logStart ? next : bounds.logStart;
         if (bounds.logEnd > from) lag += bounds.logEnd - from;
       }
+      taken += clip(run.taken(dataset.bronze.name).of(key)).size;
       sparse += clip(ranges).size - BigInt(counts.bronze);
       gapOffsets += clip(gap).size;
       result.bronzeRows += counts.bronze;
@@ -436,7 +444,7 @@ export class OffsetsAudit {
         bronzeRows: counts.bronze, silverRows: counts.silver, dlqRows: counts.dlq, unrefinedRows: counts.unrefined,
       } satisfies AuditedTopicPartition);
     }
-    if (!run.range && result.bronzeRows === 0 && records > 0n) {
+    if (!run.range && result.bronzeRows === 0 && records > 0n && taken === 0n) {
       run.findings.mark({
         promise: 'source-has-rows', subject: dataset.source, topic: topics[0] ?? null, partition: null, startOffset: null, endOffset: null,
         detail: `${topics.join(', ')} has ${records} offsets with records, ${dataset.bronze.name} has no row`,
@@ -445,6 +453,7 @@ export class OffsetsAudit {
     // Rows outside of every file's range are findings of their own, and no negative sparse offsets.
     result.sparseOffsets = String(sparse > 0n ? sparse : 0n);
     result.gapOffsets = String(gapOffsets);
+    result.takenOffsets = String(taken);
     result.kafkaLag = kafka ? String(lag) : null;
     return result;
   }

@@ -9,6 +9,7 @@ import type { FromAuditThread } from './audit-thread.ts';
 export interface AuditThreadConfig {
   readonly s3: { readonly endpoint: string | undefined; readonly region: string; readonly accessKeyId: string; readonly secretAccessKey: string; readonly bucket: string };
   readonly kafka: { readonly brokers: readonly string[]; readonly topicPrefix: string };
+  readonly archive: { readonly bucket: string; readonly prefix: string };
   readonly pipelineUrl: string;
 }
 
@@ -41,9 +42,9 @@ const youngGenerationMiB = 12;
 export const runAudit = (config: AuditThreadConfig, input: AuditThreadInput, { signal, onProgress }: RunAuditOptions = {}): Promise<AuditReport> =>
   new Promise((resolve, reject) => {
     signal?.throwIfAborted();
-    const { s3, kafka, pipelineUrl } = config;
+    const { s3, kafka, archive: { bucket, prefix }, pipelineUrl } = config;
     const worker = new Worker(new URL('audit-thread.ts', import.meta.url), {
-      workerData: { config: { s3: { ...s3 }, kafka: { ...kafka, brokers: [...kafka.brokers] }, pipelineUrl } satisfies AuditThreadConfig, input },
+      workerData: { config: { s3: { ...s3 }, kafka: { ...kafka, brokers: [...kafka.brokers] }, archive: { bucket, prefix }, pipelineUrl } satisfies AuditThreadConfig, input },
       resourceLimits: { maxOldGenerationSizeMb: heapMiB, maxYoungGenerationSizeMb: youngGenerationMiB },
     });
     const onAbort = (): void => {

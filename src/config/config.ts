@@ -40,6 +40,16 @@ const environmentSchema = z.object({
   GAP_POLICY: z.enum(['continue', 'halt']).default('continue').describe('What a streaming worker does when retention overtook it: record the gap and go on, or halt the topic partition'),
   METRICS_PORT: integer(0, 65_535).optional().describe('Port of /metrics, /healthz, /readyz and, in the Temporal Worker, the operator\'s page; 0: any free port, printed at start; unset: none is opened'),
   METRICS_HOST: z.string().min(1).default('127.0.0.1').describe('Address that METRICS_PORT is bound to; anything else than localhost opens it to the network'),
+  RETENTION_POLICIES: z.string().default('').describe('How long rows stay, over the pipeline\'s own policies: <table>=<hot days>/<purge days>, <table>=<hot days>/never or <table>=keep, comma-separated'),
+  ARCHIVE_BUCKET: z.string().regex(/^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$/, 'expected an S3 bucket name').optional().describe('Bucket of archived files, of the same S3 service; without it the lake\'s'),
+  ARCHIVE_PREFIX: z.string().regex(/^(?!warehouse(?:\/|$)|staging(?:\/|$))[A-Za-z0-9._-]+(?:\/[A-Za-z0-9._-]+)*$/, 'expected a key prefix without a slash at its ends, other than the lake\'s own').default('archive').describe('Key prefix of archived files'),
+  ARCHIVE_STORAGE_CLASS: z.string().regex(/^[A-Z_]+$/, 'expected an S3 storage class').optional().describe('Storage class of archived files, readable without a restore request: GLACIER_IR, STANDARD_IA'),
+  SNAPSHOT_AGE_HOURS: integer(1, 24 * 365).default(5 * 24).describe('A sweep keeps a table snapshot for so long after the next one took its place'),
+  SNAPSHOTS_KEPT_MIN: integer(1, 1_000).default(20).describe('Newest table snapshots that a sweep keeps whatever their age'),
+  ORPHAN_GRACE_MINUTES: integer(1, 60 * 24 * 30).default(60 * 24).describe('A file that nothing names any more is deleted by a sweep after so long'),
+  RETENTION_EVERY_MINUTES: integer(0, 60 * 24 * 30).default(60 * 24).describe('How often the Schedules of retention sweeps run; 0: none'),
+  AUDIT_EVERY_MINUTES: integer(0, 60 * 24 * 30).default(60 * 24).describe('How often the Schedule of the audit runs; 0: none'),
+  COMPACTION_EVERY_MINUTES: integer(0, 60 * 24 * 30).default(60).describe('How often the Schedules of compactions run; 0: none'),
   LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'silent']).default('info').describe('Least severe level that is logged'),
 }).superRefine((env, context) => {
   if (env.FLUSH_INTERVAL_MS > env.FLUSH_INTERVAL_MAX_MS) {
@@ -65,6 +75,11 @@ export interface Config {
   readonly historyEventsMax: number;
   /** Port null: no HTTP server. */
   readonly metrics: { readonly port: number | null; readonly host: string };
+  /** Policies as text: they are checked against the pipeline's tables where it is loaded. */
+  readonly retention: { readonly policies: string; readonly snapshotAgeMs: number; readonly snapshotsKept: number; readonly orphanGraceMs: number };
+  readonly archive: { readonly bucket: string; readonly prefix: string; readonly storageClass: string | undefined };
+  /** Minutes between runs; 0: none. */
+  readonly schedules: { readonly retentionMinutes: number; readonly auditMinutes: number; readonly compactionMinutes: number };
   readonly logLevel: string;
 }
 
@@ -103,6 +118,9 @@ export const loadConfig = (env: NodeJS.ProcessEnv = process.env): Config => {
     microBatch: { rowsMin: e.BATCH_ROWS_MIN, rowsMax: e.BATCH_ROWS_MAX, triggerMs: e.BATCH_TRIGGER_MS, runningMax: e.MICRO_BATCHES_RUNNING_MAX, threads: e.REFINE_THREADS },
     historyEventsMax: e.HISTORY_EVENTS_MAX,
     metrics: { port: e.METRICS_PORT ?? null, host: e.METRICS_HOST },
+    retention: { policies: e.RETENTION_POLICIES, snapshotAgeMs: e.SNAPSHOT_AGE_HOURS * 3_600_000, snapshotsKept: e.SNAPSHOTS_KEPT_MIN, orphanGraceMs: e.ORPHAN_GRACE_MINUTES * 60_000 },
+    archive: { bucket: e.ARCHIVE_BUCKET ?? e.TIDEMARK_BUCKET, prefix: e.ARCHIVE_PREFIX, storageClass: e.ARCHIVE_STORAGE_CLASS },
+    schedules: { retentionMinutes: e.RETENTION_EVERY_MINUTES, auditMinutes: e.AUDIT_EVERY_MINUTES, compactionMinutes: e.COMPACTION_EVERY_MINUTES },
     logLevel: e.LOG_LEVEL,
   });
 };
@@ -144,5 +162,15 @@ export const configToEnvironment = (config: Config): Record<string, string> => (
   REFINE_THREADS: String(config.microBatch.threads),
   METRICS_PORT: config.metrics.port === null ? '' : String(config.metrics.port),
   METRICS_HOST: config.metrics.host,
+  RETENTION_POLICIES: config.retention.policies,
+  ARCHIVE_BUCKET: config.archive.bucket,
+  ARCHIVE_PREFIX: config.archive.prefix,
+  ARCHIVE_STORAGE_CLASS: config.archive.storageClass ?? '',
+  SNAPSHOT_AGE_HOURS: String(config.retention.snapshotAgeMs / 3_600_000),
+  SNAPSHOTS_KEPT_MIN: String(config.retention.snapshotsKept),
+  ORPHAN_GRACE_MINUTES: String(config.retention.orphanGraceMs / 60_000),
+  RETENTION_EVERY_MINUTES: String(config.schedules.retentionMinutes),
+  AUDIT_EVERY_MINUTES: String(config.schedules.auditMinutes),
+  COMPACTION_EVERY_MINUTES: String(config.schedules.compactionMinutes),
   LOG_LEVEL: config.logLevel,
 });

@@ -61,6 +61,8 @@ export interface SourceFigures {
   /** Offsets inside Bronze files that hold no row: transaction markers, compaction. */
   sparseOffsets: string;
   gapOffsets: string;
+  /** Bronze offsets that retention took; the archive's manifests account for them. */
+  takenOffsets: string;
   /** Bronze rows that wait for refining. */
   unrefinedRows: number;
   /** Kafka's records past the lake's next offset; null without a broker. */
@@ -166,8 +168,8 @@ export const spreadFindings = (findings: readonly AuditFinding[], max: number): 
 
 export const summaryOf = ({ auditId, ok, durationMs, sources, gold, findingsTotal, findingsByPromise, findings }: AuditReport): AuditSummary => ({
   auditId, ok, durationMs, gold, findingsTotal, findingsByPromise,
-  sources: sources.slice(0, summarySourcesMax).map(({ source, bronzeRows, silverRows, dlqRows, dlqOpenRows, recoveredRows, sparseOffsets, gapOffsets, unrefinedRows, kafkaLag }) => ({
-    source, bronzeRows, silverRows, dlqRows, dlqOpenRows, recoveredRows, sparseOffsets, gapOffsets, unrefinedRows, kafkaLag,
+  sources: sources.slice(0, summarySourcesMax).map(({ source, bronzeRows, silverRows, dlqRows, dlqOpenRows, recoveredRows, sparseOffsets, gapOffsets, takenOffsets, unrefinedRows, kafkaLag }) => ({
+    source, bronzeRows, silverRows, dlqRows, dlqOpenRows, recoveredRows, sparseOffsets, gapOffsets, takenOffsets, unrefinedRows, kafkaLag,
   })),
   findings: spreadFindings(findings, summaryFindingsMax).map((finding) => ({ ...finding, detail: finding.detail.slice(0, summaryDetailMax) })),
 });

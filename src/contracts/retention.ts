@@ -7,18 +7,18 @@ export const retentionSweepWorkflowId = (table: string): string => `retention-sw
 
 export interface RetentionSweepInput {
   table: string;
-  /** Only tidies up: snapshots, metadata, orphan files. */
-  withoutRows?: boolean;
+  /** Only continue-as-new passes it on. */
+  carried?: { planned: PlannedSweep; nextBatch: number; archived: ArchivedTotals; leftBatches: number; damaged: string[] };
 }
+export interface ArchivedTotals { batches: number; files: number; rows: number; bytes: number }
 
 /** Why rows that are due stay where they are. */
-export type HoldReason = 'unrefined' | 'reprocess' | 'open-dlq' | 'restored' | 'damaged';
+export type HoldReason = 'unrefined' | 'reprocess' | 'open-dlq' | 'restored';
 export const holdReasons: Readonly<Record<HoldReason, string>> = {
   'unrefined': 'not every offset is in Silver, the DLQ and Gold yet',
   'reprocess': 'a backfill or a DLQ replay of the source is running',
   'open-dlq': 'refused records of it are open in the DLQ, and would be refined again from it',
   'restored': 'it was restored, and its time is not up',
-  'damaged': 'the file cannot be read back as it was written',
 };
 
 export interface HeldRows {
@@ -109,10 +109,12 @@ export interface TidiedTable {
 export interface RetentionSweepResult {
   table: string;
   sweepId: string;
-  archived: { batches: number; files: number; rows: number; bytes: number };
+  archived: ArchivedTotals;
   leftBatches: number;
   purged: PurgedArchive;
   held: HeldRows[];
+  /** Files that cannot be read back as they were written, and were left alone: the first ones, with the cause. */
+  damaged: string[];
   tidied: TidiedTable;
 }
 
@@ -120,9 +122,10 @@ export interface RetentionSweepResult {
 export interface RetentionActivities {
   planSweep(input: { table: string; sweepId: string }): Promise<PlannedSweep>;
   /** Copies a batch into the archive, and reads the copies back. */
-  archiveBatch(input: SweepRef & { batch: number }): Promise<SweptBatch>;
+  archiveBatch(input: SweepRef & { batch: number }): Promise<SweptBatch & { damaged: string[] }>;
   /** Takes the rows of an archived batch out of the table. */
   removeBatch(input: SweepRef & { manifestId: string }): Promise<SweptBatch>;
   purgeArchive(input: SweepRef): Promise<PurgedArchive>;
-  tidyTable(input: { table: string }): Promise<TidiedTable>;
+  /** Snapshots, metadata files, orphan files; forgets the sweep's plan. */
+  tidyTable(input: SweepRef): Promise<TidiedTable>;
 }

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import type { SweepPlan } from '../contracts/retention.ts';
 import { TidemarkError, invariant, isTidemarkError } from '../domain/errors.ts';
 import type { CoverageJson } from '../domain/offsets.ts';
 import { Coverage } from '../domain/offsets.ts';
@@ -112,6 +113,29 @@ export class Archive {
 
   private manifestKey(table: string, manifestId: string): string {
     return `${this.root}/${table}/manifests/${manifestId}.json`;
+  }
+
+  private planKey(table: string, sweepId: string): string {
+    return `${this.root}/${table}/plans/${sweepId}.json`;
+  }
+
+  /** Keeps the plan of a sweep while it runs. The first one counts: what an earlier attempt planned may be half done. */
+  async keepPlan(plan: SweepPlan): Promise<SweepPlan> {
+    try {
+      await this.store.put(this.planKey(plan.table, plan.sweepId), JSON.stringify(plan), { condition: 'absent', contentType: 'application/json' });
+      return plan;
+    } catch (error) {
+      if (!isTidemarkError(error, 'PRECONDITION_FAILED')) throw error;
+      return this.loadPlan(plan.table, plan.sweepId);
+    }
+  }
+
+  async loadPlan(table: string, sweepId: string): Promise<SweepPlan> {
+    return JSON.parse(Buffer.from((await this.store.get(this.planKey(table, sweepId))).body).toString()) as SweepPlan;
+  }
+
+  async forgetPlan(table: string, sweepId: string): Promise<void> {
+    await this.store.delete([this.planKey(table, sweepId)]);
   }
 
   async find(table: string, manifestId: string): Promise<StoredManifest | null> {

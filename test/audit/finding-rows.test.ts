@@ -43,7 +43,7 @@ test('a summary stays within a payload, whatever was found', () => {
     findingsByPromise: { 'bronze-once': { findings: 1e9, offsets: '1'.repeat(19) } },
     sources: Array.from({ length: 500 }, () => ({
       source: 's'.repeat(60), bronzeRows: 1e12, silverRows: 1e12, dlqRows: 1e12, dlqOpenRows: 1e12, recoveredRows: 1e12, unrefinedRows: 1e12,
-      sparseOffsets: '9'.repeat(19), gapOffsets: '9'.repeat(19), kafkaLag: '9'.repeat(19), topicPartitions: [],
+      sparseOffsets: '9'.repeat(19), takenOffsets: '0', gapOffsets: '9'.repeat(19), kafkaLag: '9'.repeat(19), topicPartitions: [],
     })),
     findings: Array.from({ length: 1_000 }, () => ({
       promise: 'refined-from-bronze' as const, subject: 't'.repeat(60), topic: 't'.repeat(249), partition: 999_999, startOffset: '9'.repeat(19), endOffset: '9'.repeat(19), detail: 'd'.repeat(5_000),
