@@ -51,7 +51,7 @@ export const createRetentionActivities = (deps: RetentionDeps): RetentionActivit
     purgeArchive: ({ table, sweepId }) => asActivity(async () => purgeArchive(deps, aged(table)!, await archive.loadPlan(table, sweepId))),
 
     tidyTable: ({ table, sweepId }) => asActivity(async ({ signal, report }) => {
-      const { workflowId } = Context.current().info.workflowExecution;
+      const workflowId = Context.current().info.workflowExecution?.workflowId ?? '';
       await archive.forgetPlan(table, sweepId);
       try {
         return await tidyTable({ ...deps, signal, oldestWriterMs: () => deps.oldestWriterMs(workflowId) }, table, report);

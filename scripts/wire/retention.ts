@@ -18,13 +18,14 @@ const notWriters = [streamWorkflowType, auditWorkflowType];
 /** The tables that age, by the pipeline and the environment. BAD_CONFIG with every problem. */
 export const loadRetainedTables = (config: Pick<Config, 'retention'>, pipeline: Pipeline): RetainedTable[] => retainedTables(pipeline, parsePolicies(config.retention.policies));
 
-/** The archive, in the lake's bucket or one of its own. Close its store where it is not the lake's. */
-export const openArchive = ({ s3, archive }: Pick<Config, 's3' | 'archive'>, lake: Pick<Lake, 'store'>, pipeline: Pipeline): Archive => {
+/** The archive, in the lake's bucket or one of its own: then its store is another one, to be closed too. */
+export const openArchive = ({ s3, archive }: Pick<Config, 's3' | 'archive'>, lake: Pick<Lake, 'store'>, pipeline: Pipeline): { archive: Archive; store: S3ObjectStore } => {
   const store: S3ObjectStore = archive.bucket === s3.bucket ? lake.store : createS3ObjectStore({
     bucket: archive.bucket, region: s3.region, ...(s3.endpoint === undefined ? {} : { endpoint: s3.endpoint }),
     credentials: { accessKeyId: s3.accessKeyId, secretAccessKey: s3.secretAccessKey },
   });
-  return new Archive({ store, namespace: pipeline.namespace, prefix: archive.prefix, ...(archive.storageClass === undefined ? {} : { storageClass: archive.storageClass }) });
+  const archived = new Archive({ store, namespace: pipeline.namespace, prefix: archive.prefix, ...(archive.storageClass === undefined ? {} : { storageClass: archive.storageClass }) });
+  return { archive: archived, store };
 };
 
 export const isRunning = async (temporal: Client, workflowId: string): Promise<boolean> => {
@@ -47,12 +48,17 @@ const oldestWriterMs = async (config: Config, temporal: Client, ownWorkflowId: s
   return oldest;
 };
 
-export const retentionDeps = (config: Config, pipeline: Pipeline, lake: Lake, temporal: Client): RetentionDeps => ({
-  ...lake,
-  pipeline,
-  archive: openArchive(config, lake, pipeline),
-  tables: loadRetainedTables(config, pipeline),
-  limits: { snapshotAgeMs: config.retention.snapshotAgeMs, snapshotsKept: config.retention.snapshotsKept, orphanGraceMs: config.retention.orphanGraceMs },
-  oldestWriterMs: (ownWorkflowId) => oldestWriterMs(config, temporal, ownWorkflowId),
-  isRunning: (workflowId) => isRunning(temporal, workflowId),
-});
+/** For the Temporal Worker: the archive's bucket exists afterwards. Its store lives as long as the process. */
+export const openRetention = async (config: Config, pipeline: Pipeline, lake: Lake, temporal: Client): Promise<RetentionDeps> => {
+  const { archive, store } = openArchive(config, lake, pipeline);
+  if (store !== lake.store) await store.ensureBucket();
+  return {
+    ...lake,
+    pipeline,
+    archive,
+    tables: loadRetainedTables(config, pipeline),
+    limits: { snapshotAgeMs: config.retention.snapshotAgeMs, snapshotsKept: config.retention.snapshotsKept, orphanGraceMs: config.retention.orphanGraceMs },
+    oldestWriterMs: (ownWorkflowId) => oldestWriterMs(config, temporal, ownWorkflowId),
+    isRunning: (workflowId) => isRunning(temporal, workflowId),
+  };
+};

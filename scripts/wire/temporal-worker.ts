@@ -4,6 +4,7 @@ import type { LogEntry } from '@temporalio/worker';
 import { createAuditActivities } from '../../activities/audit.ts';
 import { createDlqReplayActivities } from '../../activities/dlq-replay.ts';
 import { createMicroBatchActivities } from '../../activities/micro-batch.ts';
+import { createRetentionActivities } from '../../activities/retention.ts';
 import { createStreamActivities } from '../../activities/stream.ts';
 import { runAudit } from '../../src/audit/run-audit.ts';
 import type { Config } from '../../src/config/config.ts';
@@ -20,6 +21,7 @@ import { repeatLook } from '../../src/telemetry/slow-collector.ts';
 import { createWorkflowMetrics } from '../../src/telemetry/workflow-metrics.ts';
 import { openLake } from './lake.ts';
 import { loadPipeline } from './pipeline.ts';
+import { loadRetainedTables, openRetention } from './retention.ts';
 import type { Telemetry } from './telemetry.ts';
 import { connectTemporal, prepareNamespace } from './temporal.ts';
 import { loadWorkflowBundle } from './workflow-bundle.ts';
@@ -72,6 +74,8 @@ export const startTemporalWorker = async (config: Config, log: Logger, telemetry
     runtimeInstalled = true;
   }
   const pipeline = await loadPipeline(config);
+  // A bad policy stops the process before it takes any work.
+  loadRetainedTables(config, pipeline);
   const refinePool = new RefinePool(config, log);
   // One thread for all merges: they follow each other into the same Gold buckets, and share the cache of its keys.
   const mergePool = new RefinePool({ ...config, microBatch: { threads: 1 } }, log);
@@ -98,6 +102,7 @@ export const startTemporalWorker = async (config: Config, log: Logger, telemetry
           runningMax: config.microBatch.runningMax, historyEventsMax: config.historyEventsMax,
         },
       }),
+      ...createRetentionActivities(await openRetention(config, pipeline, lake, temporal)),
       ...createAuditActivities({ audit: (input, options) => runAudit(config, input, options), ...(figures ? { onReport: figures.audit } : {}) }),
       ...createMicroBatchActivities({ catalog, store, pipeline, refinePool, mergePool, ...(figures ? { onEvent: figures.microBatch } : {}) }),
       ...createDlqReplayActivities({ catalog, store, pipeline, refinePool, mergePool, registry, schemas: createSchemaStore({ store, registry }), topicPrefix: config.kafka.topicPrefix }),

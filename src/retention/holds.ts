@@ -111,11 +111,11 @@ const describeOffsets = (offsets: Coverage): string => {
   return all.slice(0, offsetsShown).join(', ') + (all.length > offsetsShown ? `, and ${all.length - offsetsShown} more` : '');
 };
 
-/** The first reason to leave a file alone; null: nobody needs it. `meets` says whether the file may hold rows of the offsets. */
-export const holdOf = (holds: Holds, meets: (offsets: Coverage) => boolean): { reason: HoldReason; detail: string } | null => {
+/** The first reason to leave a file alone; null: nobody needs it. `meets` says whether the file holds rows of the offsets. */
+export const holdOf = async (holds: Holds, meets: (offsets: Coverage) => Promise<boolean>): Promise<{ reason: HoldReason; detail: string } | null> => {
   if (holds.tags.length > 0) return { reason: 'reprocess', detail: holds.tags.slice(0, offsetsShown).join(', ') };
   for (const [reason, offsets] of [['unrefined', holds.unrefined], ['restored', holds.restored], ['open-dlq', holds.openDlq]] as const) {
-    if (!offsets.isEmpty && meets(offsets)) return { reason, detail: describeOffsets(offsets) };
+    if (!offsets.isEmpty && await meets(offsets)) return { reason, detail: describeOffsets(offsets) };
   }
   return null;
 };

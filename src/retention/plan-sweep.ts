@@ -13,7 +13,7 @@ import type { Archive, StoredManifest } from './archive.ts';
 import type { DlqState, Holds } from './holds.ts';
 import { holdOf, loadDlqState, loadHolds } from './holds.ts';
 import type { RetainedTable } from './policies.ts';
-import { boundsOf, lineageOf, mayHoldOffsets } from './row-offsets.ts';
+import { boundsOf, declaredOffsets, lineageOf, mayHoldOffsets, offsetsOfRows, openDataFile } from './row-offsets.ts';
 
 export interface SweepDeps {
   catalog: Catalog;
@@ -109,20 +109,25 @@ const dueFiles = async ({ store, signal, ...deps }: SweepDeps, table: RetainedTa
   return found;
 };
 
-/** Whether a file may hold rows of the offsets: exact for a Bronze file whose name tells its range, else by its bounds. */
-const meetsOf = (table: RetainedTable, version: TableVersion, file: LiveFile) => {
+/** Whether a file holds rows of offsets: its name tells, or its bounds rule it out, or its rows are read, once. */
+const meetsOf = ({ store, signal }: Pick<SweepDeps, 'store' | 'signal'>, table: RetainedTable, version: TableVersion, file: LiveFile) => {
   const named = table.role === 'bronze' ? namedRange(file) : undefined;
-  return (offsets: Coverage): boolean => (named
-    ? offsets.of(topicPartitionKey(named.topic, named.partition)).overlaps(IntervalSet.of({ start: named.start, end: named.end }))
-    : mayHoldOffsets(file, version.fields, lineageOf(table.role), offsets));
+  let read: Promise<Coverage> | undefined;
+  return async (offsets: Coverage): Promise<boolean> => {
+    if (named) return offsets.of(topicPartitionKey(named.topic, named.partition)).overlaps(IntervalSet.of({ start: named.start, end: named.end }));
+    const lineage = lineageOf(table.role);
+    if (!mayHoldOffsets(file, version.fields, lineage, offsets)) return false;
+    read ??= openDataFile(store, store.keyOf(file.filePath), file, signal).then(async (parquet) => (table.role === 'bronze' ? declaredOffsets(parquet) : undefined) ?? offsetsOfRows(parquet, lineage));
+    return (await read).overlaps(offsets);
+  };
 };
 
 /** Files of these that somebody needs, by reason; and the rest. */
-export const withoutHeld = <File extends LiveFile>(table: RetainedTable, version: TableVersion, holds: Holds, files: readonly { file: File; rows: number }[]): { free: Set<string>; held: HeldRows[] } => {
+export const withoutHeld = async (deps: Pick<SweepDeps, 'store' | 'signal'>, table: RetainedTable, version: TableVersion, holds: Holds, files: readonly { file: LiveFile; rows: number }[]): Promise<{ free: Set<string>; held: HeldRows[] }> => {
   const free = new Set<string>();
   const held = new Map<HoldReason, HeldRows>();
   for (const { file, rows } of files) {
-    const hold = holdOf(holds, meetsOf(table, version, file));
+    const hold = await holdOf(holds, meetsOf(deps, table, version, file));
     if (!hold) {
       free.add(file.filePath);
       continue;
@@ -160,7 +165,7 @@ export const planSweep = async (deps: SweepDeps, table: RetainedTable, sweepId: 
   const manifests = await archive.list(name);
   const due = await dueFiles(deps, table, version, before);
   const holds = await loadHolds(deps, table, manifests, plannedAtMs);
-  const { free, held } = withoutHeld(table, version, holds, due.map(({ file, due: { rows } }) => ({ file, rows })));
+  const { free, held } = await withoutHeld(deps, table, version, holds, due.map(({ file, due: { rows } }) => ({ file, rows })));
   plan.held = held;
   plan.purges = duePurges(manifests, purge, holds, plannedAtMs);
   const taken = due.filter(({ file }) => free.has(file.filePath)).sort((a, b) => a.due.lastDay - b.due.lastDay);

@@ -183,7 +183,7 @@ export const removeBatch = async (deps: SweepDeps, table: RetainedTable, manifes
   const isLive = manifest.files.map(({ dataFile }) => live.has(dataFile.filePath));
   if (isLive.includes(false)) return settle(deps, table, stored);
   const holds = await loadHolds(deps, table, await archive.list(table.name), now());
-  const { held } = withoutHeld(table, version, holds, manifest.files.map(({ dataFile }) => ({ file: live.get(dataFile.filePath)!, rows: dataFile.recordCount })));
+  const { held } = await withoutHeld(deps, table, version, holds, manifest.files.map(({ dataFile }) => ({ file: live.get(dataFile.filePath)!, rows: dataFile.recordCount })));
   if (held.length > 0) {
     // Somebody came in between. The rows are in the table, all of them: the copies are not needed.
     await archive.forget(stored);

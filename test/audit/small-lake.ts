@@ -11,9 +11,11 @@ import { pipelineTables } from '../../src/datasets/pipeline.ts';
 import type { Pipeline } from '../../src/datasets/pipeline.ts';
 import type { Interval } from '../../src/domain/offsets.ts';
 import { Coverage, IntervalSet, topicPartitionKey } from '../../src/domain/offsets.ts';
+import { dayOf } from '../../src/lake/iceberg/transforms.ts';
 import type { ColumnValues } from '../../src/lake/columns.ts';
 import type { DataFile } from '../../src/lake/data-file.ts';
 import { createObjectStoreCatalog } from '../../src/lake/object-store-catalog.ts';
+import type { ObjectStoreCatalogOptions } from '../../src/lake/object-store-catalog.ts';
 import { bytesSource, openParquet, readColumns } from '../../src/lake/parquet-reader.ts';
 import { encodeDataFile } from '../../src/lake/parquet-writer.ts';
 import type { Field, PartitionTuple, TableDefinition } from '../../src/lake/schema.ts';
@@ -48,6 +50,8 @@ export interface Reading {
   /** µs. */
   at: number;
   isValid: boolean;
+  /** µs; default: the same for all. */
+  ingestedAt?: bigint;
 }
 
 export interface Cell { [column: string]: bigint | number | string | Uint8Array | null }
@@ -74,8 +78,8 @@ export const coverageOf = (entries: Iterable<{ source: string; partition: number
 export const coverageOfReadings = (all: readonly Reading[]): Coverage =>
   coverageOf(all.map(({ source, partition, offset }) => ({ source, partition, intervals: [{ start: BigInt(offset), end: BigInt(offset) + 1n }] })));
 
-export const createSmallLake = async <Store extends ObjectStore = MemoryObjectStore>(store: Store = createMemoryObjectStore('lake') as ObjectStore as Store) => {
-  const catalog = createObjectStoreCatalog({ store, namespace: pipeline.namespace });
+export const createSmallLake = async <Store extends ObjectStore = MemoryObjectStore>(store: Store = createMemoryObjectStore('lake') as ObjectStore as Store, catalogOptions: Partial<ObjectStoreCatalogOptions> = {}) => {
+  const catalog = createObjectStoreCatalog({ store, namespace: pipeline.namespace, ...catalogOptions });
   for (const table of pipelineTables(pipeline)) await catalog.ensureTable(table);
 
   const writeFile = async (table: TableDefinition, rows: readonly Cell[], partition: PartitionTuple, options: { suffix?: string; footer?: Record<string, string>; metadata?: Record<string, string> } = {}): Promise<DataFile> => {
@@ -92,12 +96,12 @@ export const createSmallLake = async <Store extends ObjectStore = MemoryObjectSt
     await catalog.commit(table, { commitId: randomUUID(), add, remove });
   };
 
-  const bronzeRow = ({ source, partition, offset }: Reading): Cell => ({
+  const bronzeRow = ({ source, partition, offset, ingestedAt = nowMicros }: Reading): Cell => ({
     raw_bytes: Buffer.from(`reading ${offset} of ${source} ${'x'.repeat(100)}`), topic: topicOf(source), partition, offset: BigInt(offset), key: null, headers: null,
-    kafka_timestamp: nowMicros, ingestion_timestamp: nowMicros, ingestion_date: 20_370,
+    kafka_timestamp: ingestedAt, ingestion_timestamp: ingestedAt, ingestion_date: dayOf(ingestedAt),
   });
-  const lineage = ({ source, partition, offset }: Reading): Cell => ({
-    validation_timestamp: nowMicros, bronze_ingestion_timestamp: nowMicros, schema_id: 1, kafka_topic: topicOf(source), kafka_partition: partition, kafka_offset: BigInt(offset), rule_version: '1',
+  const lineage = ({ source, partition, offset, ingestedAt = nowMicros }: Reading): Cell => ({
+    validation_timestamp: ingestedAt, bronze_ingestion_timestamp: ingestedAt, schema_id: 1, kafka_topic: topicOf(source), kafka_partition: partition, kafka_offset: BigInt(offset), rule_version: '1',
   });
   const silverRow = (reading: Reading): Cell => ({ site: reading.site, reading_id: reading.id, at: BigInt(reading.at), value: reading.offset, ...lineage(reading) });
   const goldRow = (reading: Reading): Cell => ({ ...silverRow(reading), gold_ingestion_timestamp: nowMicros });
@@ -114,7 +118,7 @@ export const createSmallLake = async <Store extends ObjectStore = MemoryObjectSt
     /** One Bronze file of [start, end); the readings are of one topic partition. */
     async ingest(source: string, partition: number, start: number, end: number, all: readonly Reading[], options: { metadata?: Record<string, string> } = {}): Promise<DataFile> {
       const { bronze } = datasetOf(source);
-      const file = await writeFile(bronze, all.map(bronzeRow), { ingestion_timestamp: 20_370 }, {
+      const file = await writeFile(bronze, all.map(bronzeRow), { ingestion_timestamp: dayOf(all[0]?.ingestedAt ?? nowMicros) }, {
         suffix: bronzeFileSuffix({ topic: topicOf(source), partition, start: BigInt(start), end: BigInt(end), epoch: 1 }),
         footer: { 'tidemark.topic-partition': topicPartitionKey(topicOf(source), partition), 'tidemark.range': `${start}-${end}` },
         ...options,
