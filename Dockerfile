@@ -13,6 +13,7 @@ COPY src ./src
 COPY activities ./activities
 COPY workflows ./workflows
 COPY scripts ./scripts
+COPY docs/runbooks ./docs/runbooks
 USER node
 ENTRYPOINT ["node"]
 CMD ["scripts/run-temporal-worker.ts"]

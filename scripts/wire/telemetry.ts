@@ -1,3 +1,4 @@
+import { readFile } from 'node:fs/promises';
 import type { Config } from '../../src/config/config.ts';
 import { sendJson, sendText, startHttpServer } from '../../src/telemetry/http-server.ts';
 import type { HttpServer } from '../../src/telemetry/http-server.ts';
@@ -23,7 +24,7 @@ export interface Telemetry {
   close(): Promise<void>;
 }
 
-/** The HTTP server of this process, if one is configured, with `/metrics`, `/healthz` and `/readyz`. */
+/** The HTTP server of this process, if one is configured, with `/metrics`, `/healthz`, `/readyz`, and the runbooks that alerts point to. */
 export const startTelemetry = async ({ metrics: { port, host } }: Pick<Config, 'metrics'>, log: Logger): Promise<Telemetry> => {
   const metrics = new Metrics();
   let readiness: () => Readiness | Promise<Readiness> = () => ({ ready: false, reason: 'starting' });
@@ -44,6 +45,12 @@ export const startTelemetry = async ({ metrics: { port, host } }: Pick<Config, '
   http?.route('GET', '/readyz', async ({ response }) => {
     const state = await readiness();
     sendJson(response, state.ready ? 200 : 503, state);
+  });
+  http?.route('GET', '/docs/runbooks/*', async ({ response, url }) => {
+    const name = /^\/docs\/runbooks\/(\w+\.md)$/.exec(url.pathname)?.[1];
+    const page = name && await readFile(new URL(`../../docs/runbooks/${name}`, import.meta.url), 'utf8').catch(() => undefined);
+    if (page) sendText(response, 200, page, 'text/plain; charset=utf-8');
+    else sendText(response, 404, 'No such runbook.\n');
   });
   return {
     metrics, http,

@@ -85,6 +85,7 @@ export const startTemporalWorker = async (config: Config, log: Logger, telemetry
   const { store } = lake;
   const sources = pipeline.datasets.map(({ source }) => source);
   const figures = telemetry && { microBatch: createMicroBatchMetrics(telemetry.metrics, sources), audit: createAuditMetrics(telemetry.metrics) };
+  telemetry?.metrics.set('batch_trigger_interval_seconds', {}, config.microBatch.triggerMs / 1_000);
   const catalog = telemetry ? withCommitMetrics(lake.catalog, telemetry.metrics) : lake.catalog;
   await prepareNamespace(clientConnection, config, log);
   const registry = createRegistryClient({ url: config.schemaRegistry.url });

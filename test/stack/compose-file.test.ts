@@ -58,13 +58,20 @@ describe.each(services)('service %s', (_, service) => {
 
   test('publishes on the loopback interface only, and names services and volumes that exist', () => {
     for (const port of service.ports ?? []) expect(port).toMatch(/^127\.0\.0\.1:/);
-    for (const volume of service.volumes ?? []) expect(Object.keys(compose.volumes)).toContain(volume.split(':')[0]);
+    for (const volume of service.volumes ?? []) {
+      const [from = '', , mode] = volume.split(':');
+      // A folder of the repository is there, and only read.
+      if (from.startsWith('./')) expect([existsSync(new URL(`../../${from}`, import.meta.url)), mode]).toEqual([true, 'ro']);
+      else expect(Object.keys(compose.volumes)).toContain(from);
+    }
     for (const name of Object.keys(service.depends_on ?? {})) expect(Object.keys(compose.services)).toContain(name);
   });
 });
 
-test('the file holds the four servers and the three processes of the pipeline', () => {
-  expect(Object.keys(compose.services).toSorted()).toEqual(['capture', 'kafka', 's3', 'schema-registry', 'streaming-worker', 'temporal', 'temporal-worker']);
+test('the file holds the four servers, the three processes of the pipeline, and what watches them', () => {
+  expect(Object.keys(compose.services).toSorted()).toEqual([
+    'alertmanager', 'capture', 'grafana', 'kafka', 'prometheus', 's3', 'schema-registry', 'streaming-worker', 'temporal', 'temporal-worker',
+  ]);
 });
 
 test('the processes of the pipeline run scripts that exist, and wait for the servers to be healthy', () => {
