@@ -1,9 +1,8 @@
 import type { AuditedTable, AuditPromise } from '../contracts/audit.ts';
 import type { Coverage } from '../domain/offsets.ts';
 import { parseTopicPartitionKey } from '../domain/offsets.ts';
-import { parseBronzeFileSuffix } from '../contracts/bronze.ts';
+import { bronzeFileExtent } from '../contracts/bronze.ts';
 import type { Pipeline } from '../datasets/pipeline.ts';
-import { isTidemarkError } from '../domain/errors.ts';
 import type { SingleValue } from '../lake/iceberg/single-value.ts';
 import { decodeSingleValue } from '../lake/iceberg/single-value.ts';
 import type { ObjectStore } from '../lake/object-store.ts';
@@ -87,14 +86,8 @@ export const mayHold = (bounds: FileBounds, topic: string, partition: number, st
   && start <= bounds.offsetMax && end > bounds.offsetMin;
 
 /** What a Bronze file's name says: its topic partition, and the offsets that it stands for. Other files have no such name. */
-export const namedRange = ({ filePath }: LiveFile): { topic: string; partition: number; start: bigint; end: bigint } | undefined => {
-  try {
-    return parseBronzeFileSuffix(filePath.slice(filePath.indexOf('/data/') + '/data/'.length));
-  } catch (error) {
-    if (isTidemarkError(error, 'BAD_INPUT')) return undefined;
-    throw error;
-  }
-};
+export const namedRange = ({ filePath }: LiveFile): { topic: string; partition: number; start: bigint; end: bigint } | undefined =>
+  bronzeFileExtent(filePath.slice(filePath.indexOf('/data/') + '/data/'.length)) ?? undefined;
 
 /** The offsets that a file stands for reach beyond its rows where the ends are sparse; a Bronze file's name tells. */
 export const extentOf = (file: LiveFile, fields: readonly Field[], names: LineageColumns): FileBounds => {

@@ -23,11 +23,11 @@ const loadOrNull = async (catalog: Catalog, name: string): Promise<TableVersion 
   }
 };
 
-/** Whether rows that were there have been replaced or removed since `before`. */
+/** Whether rows that were there have changed or gone since `before`: a compaction (`replace`) keeps them all. */
 const hasRewritten = (before: TableVersion | null, now: TableVersion | null): boolean => {
   if (!before || !now || before.version === now.version) return false;
   const known = new Set(before.snapshots.map(({ snapshotId }) => snapshotId));
-  return now.snapshots.some(({ snapshotId, operation }) => operation !== 'append' && !known.has(snapshotId));
+  return now.snapshots.some(({ snapshotId, operation }) => operation !== 'append' && operation !== 'replace' && !known.has(snapshotId));
 };
 
 /**

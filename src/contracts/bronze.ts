@@ -29,3 +29,16 @@ export const parseBronzeFileSuffix = (suffix: string): BronzeFileName => {
   if (!match) throw new TidemarkError('BAD_INPUT', `Bronze file: expected <topic>/<partition>/<start>-<end>-<epoch>.parquet, found ${suffix}`);
   return { topic: match[1]!, partition: Number(match[2]), start: BigInt(match[3]!), end: BigInt(match[4]!), epoch: Number(match[5]) };
 };
+
+/**
+ * A compacted Bronze file: rows of one topic partition whose offsets lie in [start, end), maybe with holes that its footer tells.
+ * The listing for files that nobody reported passes it over: it holds what the table has already.
+ */
+export const compactedBronzeFileSuffix = ({ topic, partition, start, end }: Omit<BronzeFileName, 'epoch'>, unique: string): string =>
+  `${topic}/${partition}/${String(start).padStart(offsetDigits, '0')}-${String(end).padStart(offsetDigits, '0')}-compacted-${unique}.parquet`;
+
+/** The topic partition and the offsets that the name of a Bronze file gives, written by a streaming worker or compacted; null for other names. */
+export const bronzeFileExtent = (suffix: string): Omit<BronzeFileName, 'epoch'> | null => {
+  const match = /^(.+)\/(\d+)\/(\d{19})-(\d{19})-(?:\d+|compacted-[\w-]+)\.parquet$/.exec(suffix);
+  return match ? { topic: match[1]!, partition: Number(match[2]), start: BigInt(match[3]!), end: BigInt(match[4]!) } : null;
+};

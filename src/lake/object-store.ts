@@ -18,6 +18,18 @@ export interface PutOptions {
 }
 
 /**
+ * An object that is put piece by piece, so that only a few pieces of it are in memory. There is no object before `finish` has
+ * resolved; what a killed writer leaves behind is no object either (S3 keeps the parts until a lifecycle rule takes them).
+ */
+export interface ObjectUpload {
+  /** Takes the bytes over. Resolves when there is room for more. */
+  append(bytes: Uint8Array): Promise<void>;
+  finish(): Promise<void>;
+  /** Gives up. Never throws. */
+  abort(): Promise<void>;
+}
+
+/**
  * Errors are {@link TidemarkError}s: OBJECT_NOT_FOUND, PRECONDITION_FAILED (412), OBJECT_STORE_UNAVAILABLE (retryable:
  * timeouts, 409, 5xx, connection loss). After OBJECT_STORE_UNAVAILABLE on a put the outcome is unknown: look before acting.
  */
@@ -28,6 +40,8 @@ export interface ObjectStore {
   /** The inverse of {@link location}; throws BAD_INPUT for a location outside of the bucket. */
   keyOf(location: string): string;
   put(key: string, body: Uint8Array | string, options?: PutOptions): Promise<{ etag: string }>;
+  /** Starts an object under a key that nobody else writes. */
+  upload(key: string, options?: Pick<PutOptions, 'contentType' | 'signal'>): ObjectUpload;
   get(key: string, options?: { signal?: AbortSignal }): Promise<{ body: Uint8Array; etag: string; metadata: Record<string, string> }>;
   /** Bytes [start, end) of the object. */
   getRange(key: string, start: number, end: number, options?: { signal?: AbortSignal }): Promise<Uint8Array>;

@@ -27,6 +27,9 @@ export interface CopiedChunk {
   facts: ChunkFacts;
 }
 
+type RowGroupColumn = EncodableColumn | CopiedChunk;
+interface EncodedColumn { chunk: ColumnChunk; facts: ChunkFacts }
+
 export interface EncodedDataFile {
   bytes: Uint8Array;
   metrics: DataFileMetrics;
@@ -111,7 +114,7 @@ const windowOf = (values: ColumnValues, start: number, end: number): ColumnValue
 };
 
 /**
- * Builds one Parquet data file in memory: rows are encoded as they are appended, so that only encoded bytes are held.
+ * Builds one Parquet data file: rows are encoded as they are appended, so that only encoded bytes are held, and those until they are taken.
  * Container, schema and footer are hyparquet-writer's; pages are encoded by parquet-pages.ts.
  */
 export class DataFileBuilder {
@@ -161,28 +164,35 @@ export class DataFileBuilder {
   }
 
   /** Appends one row group whose columns are given one by one: to encode, or copied from a file with the same physical column. */
-  appendRowGroup(rowCount: number, columnOf: (leaf: Leaf) => EncodableColumn | CopiedChunk): void {
+  appendRowGroup(rowCount: number, columnOf: (leaf: Leaf) => RowGroupColumn): void {
     const startOffset = this.out.offset;
-    const chunks: ChunkFacts[] = [];
-    const columns: ColumnChunk[] = [];
-    for (const leaf of this.leaves) {
-      const column = columnOf(leaf);
-      const { chunk, facts } = 'facts' in column
-        ? this.appendCopy(leaf, column)
-        : appendColumnChunk(this.out, leaf, column, rowCount, this.zstdLevel);
-      columns.push(chunk);
-      chunks.push(facts);
-    }
+    this.closeRowGroup(rowCount, startOffset, this.leaves.map((leaf) => this.appendColumn(leaf, columnOf(leaf), rowCount)));
+  }
+
+  /** As {@link appendRowGroup}; a column is loaded when its turn comes, so that one is in memory at a time. */
+  async loadRowGroup(rowCount: number, columnOf: (leaf: Leaf) => Promise<RowGroupColumn>): Promise<void> {
+    const startOffset = this.out.offset;
+    const columns: EncodedColumn[] = [];
+    for (const leaf of this.leaves) columns.push(this.appendColumn(leaf, await columnOf(leaf), rowCount));
+    this.closeRowGroup(rowCount, startOffset, columns);
+  }
+
+  private appendColumn(leaf: Leaf, column: RowGroupColumn, rowCount: number): EncodedColumn {
+    return 'facts' in column ? this.appendCopy(leaf, column) : appendColumnChunk(this.out, leaf, column, rowCount, this.zstdLevel);
+  }
+
+  private closeRowGroup(rowCount: number, startOffset: number, encoded: readonly EncodedColumn[]): void {
+    const columns = encoded.map(({ chunk }) => chunk);
     const rowGroup: RowGroup = {
       columns, num_rows: BigInt(rowCount), file_offset: BigInt(startOffset), total_compressed_size: BigInt(this.out.offset - startOffset),
       total_byte_size: columns.reduce((sum, { meta_data: metadata }) => sum + (metadata?.total_uncompressed_size ?? 0n), 0n),
     };
     this.container.row_groups.push(rowGroup);
     this.container.num_rows += BigInt(rowCount);
-    this.groups.push({ rowCount, startOffset, chunks });
+    this.groups.push({ rowCount, startOffset, chunks: encoded.map(({ facts }) => facts) });
   }
 
-  private appendCopy(leaf: Leaf, { bytes, chunk, facts }: CopiedChunk): { chunk: ColumnChunk; facts: ChunkFacts } {
+  private appendCopy(leaf: Leaf, { bytes, chunk, facts }: CopiedChunk): EncodedColumn {
     const metadata = chunk.meta_data;
     if (!metadata || metadata.type !== leaf.physical || bytes.length !== Number(metadata.total_compressed_size)) {
       throw new TidemarkError('BAD_INPUT', `column ${leaf.field.name}: the chunk to copy is no whole ${leaf.physical} column chunk`);
@@ -202,10 +212,18 @@ export class DataFileBuilder {
     };
   }
 
+  /** Gives away what is encoded so far, so that a file larger than memory can be put piece by piece; {@link finish} then gives the rest. */
+  takeBytes(): Uint8Array {
+    const bytes = new Uint8Array(this.out.getBuffer());
+    // The writer counts file positions by `offset`, and fills its buffer from `index` on.
+    this.out.index = 0;
+    return bytes;
+  }
+
+  /** The file's bytes, or those behind what was taken. */
   finish(): EncodedDataFile {
     this.container.finish();
-    const bytes = this.out.getBytes();
-    return { bytes, metrics: metricsOf(this.leaves, this.groups, bytes.length) };
+    return { bytes: this.out.getBytes(), metrics: metricsOf(this.leaves, this.groups, this.out.offset) };
   }
 }
 

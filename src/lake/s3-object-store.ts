@@ -1,12 +1,12 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import {
-  CopyObjectCommand, CreateBucketCommand, DeleteObjectsCommand, GetObjectCommand, HeadBucketCommand, HeadObjectCommand, ListObjectsV2Command, PutObjectCommand,
-  S3Client, S3ServiceException,
+  AbortMultipartUploadCommand, CompleteMultipartUploadCommand, CopyObjectCommand, CreateBucketCommand, CreateMultipartUploadCommand, DeleteObjectsCommand,
+  GetObjectCommand, HeadBucketCommand, HeadObjectCommand, ListObjectsV2Command, PutObjectCommand, S3Client, S3ServiceException, UploadPartCommand,
 } from '@aws-sdk/client-s3';
 import type { StorageClass } from '@aws-sdk/client-s3';
 import { TidemarkError, isTidemarkError } from '../domain/errors.ts';
-import type { CopyingObjectStore, ObjectHead, ObjectStore, PutOptions } from './object-store.ts';
+import type { CopyingObjectStore, ObjectHead, ObjectStore, ObjectUpload, PutOptions } from './object-store.ts';
 
 export interface S3Options {
   bucket: string;
@@ -35,6 +35,8 @@ export interface S3ObjectStore extends CopyingObjectStore {
 /** DeleteObjects takes no more keys in one request. */
 const deleteKeysMax = 1_000;
 const retryBaseMs = 100;
+/** S3 wants 5 MiB at least in each part but the last. */
+const partBytesMin = 8 << 20;
 
 /**
  * Paths are path style, and checksums are sent only where S3 demands them, because stores other than AWS's refuse the new
@@ -79,6 +81,80 @@ export function createS3ObjectStore(options: S3Options): S3ObjectStore {
     }
   };
 
+  /** A multipart upload; an object that fits one part is put in one request. The next part is filled while one is on its way. */
+  class MultipartUpload implements ObjectUpload {
+    private readonly key: string;
+    private readonly options: Pick<PutOptions, 'contentType' | 'signal'>;
+    private pieces: Uint8Array[] = [];
+    private pieceBytes = 0;
+    private sentBytes = 0;
+    private uploadId: string | undefined;
+    private readonly parts: { PartNumber: number; ETag: string }[] = [];
+    private sending: Promise<void> = Promise.resolve();
+
+    constructor(key: string, options: Pick<PutOptions, 'contentType' | 'signal'>) {
+      this.key = key;
+      this.options = options;
+    }
+
+    async append(bytes: Uint8Array): Promise<void> {
+      this.pieces.push(bytes);
+      this.pieceBytes += bytes.length;
+      if (this.pieceBytes >= partBytesMin) await this.sendPart();
+    }
+
+    async finish(): Promise<void> {
+      await this.sending;
+      if (this.uploadId === undefined) {
+        await store.put(this.key, Buffer.concat(this.pieces), this.options);
+        return;
+      }
+      if (this.pieceBytes > 0) await this.sendPart();
+      await this.sending;
+      const { key, uploadId } = this;
+      try {
+        await repeated(`complete upload of ${key}`, this.options.signal, (abortSignal) =>
+          client.send(new CompleteMultipartUploadCommand({ Bucket: bucket, Key: key, UploadId: uploadId, MultipartUpload: { Parts: this.parts } }), { abortSignal }));
+      } catch (error) {
+        // The upload is gone once it has taken effect: after a lost answer only the object tells.
+        const found = await store.head(key).catch(() => undefined);
+        if (found?.size !== this.sentBytes) throw error;
+      }
+    }
+
+    async abort(): Promise<void> {
+      try {
+        await this.sending;
+      } catch {
+        // The failure was the caller's reason to give up.
+      }
+      const { key, uploadId } = this;
+      if (uploadId === undefined) return;
+      await attempt(`abort upload of ${key}`, undefined, (abortSignal) => client.send(new AbortMultipartUploadCommand({ Bucket: bucket, Key: key, UploadId: uploadId }), { abortSignal })).catch(() => {});
+    }
+
+    private async sendPart(): Promise<void> {
+      const { key, options: { contentType, signal } } = this;
+      await this.sending;
+      this.uploadId ??= (await repeated(`start upload of ${key}`, signal, (abortSignal) =>
+        client.send(new CreateMultipartUploadCommand({ Bucket: bucket, Key: key, ...(contentType ? { ContentType: contentType } : {}) }), { abortSignal }))).UploadId;
+      const { uploadId } = this;
+      const body = Buffer.concat(this.pieces);
+      this.pieces = [];
+      this.pieceBytes = 0;
+      this.sentBytes += body.length;
+      const PartNumber = this.parts.length + 1;
+      const part = { PartNumber, ETag: '' };
+      this.parts.push(part);
+      this.sending = repeated(`part ${PartNumber} of ${key}`, signal, async (abortSignal) => {
+        const { ETag } = await client.send(new UploadPartCommand({ Bucket: bucket, Key: key, UploadId: uploadId, PartNumber, Body: body, ContentLength: body.length }), { abortSignal });
+        part.ETag = ETag ?? '';
+      });
+      // Awaited by the next part, or by finish and abort.
+      this.sending.catch(() => {});
+    }
+  }
+
   const store: S3ObjectStore = {
     bucket,
     location: (key) => root + key,
@@ -101,6 +177,8 @@ export function createS3ObjectStore(options: S3Options): S3ObjectStore {
       };
       return condition ? attempt(`put ${key}`, signal, send) : repeated(`put ${key}`, signal, send);
     },
+
+    upload: (key, uploadOptions = {}) => new MultipartUpload(key, uploadOptions),
 
     get: (key, { signal } = {}) => repeated(`get ${key}`, signal, async (abortSignal) => {
       const { Body, ETag, Metadata } = await client.send(new GetObjectCommand({ Bucket: bucket, Key: key }), { abortSignal });

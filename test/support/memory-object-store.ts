@@ -64,6 +64,18 @@ export function createMemoryObjectStore(bucket = 'lake', now: () => number = Dat
       if (refused) throw new TidemarkError('PRECONDITION_FAILED', `object store, put ${key}: 412 PreconditionFailed`);
       return { etag: objects.get(key)!.etag };
     },
+    upload(key, options = {}) {
+      const pieces: Uint8Array[] = [];
+      return {
+        append: (bytes) => {
+          options.signal?.throwIfAborted();
+          pieces.push(bytes);
+          return Promise.resolve();
+        },
+        finish: async () => void await store.put(key, Buffer.concat(pieces), options),
+        abort: () => Promise.resolve(),
+      };
+    },
     async get(key) {
       requests.get += 1;
       await turn();

@@ -1,18 +1,22 @@
 import { randomBytes, randomUUID } from 'node:crypto';
 import { TidemarkError, invariant } from '../../domain/errors.ts';
 import type { Coverage } from '../../domain/offsets.ts';
+import { planMerge } from '../merge-plan.ts';
 import type { ObjectStore } from '../object-store.ts';
 import type { PartitionTuple } from '../schema.ts';
 import type { CommitRequest, SnapshotInfo } from '../table.ts';
 import { LoadedTable } from './loaded-table.ts';
 import { encodeManifestList, liveFilesCount, type ManifestFile } from './manifest-list.ts';
 import { entryStatus, type ManifestEntry } from './manifest.ts';
-import { planManifestMerge, type ManifestLimits } from './merge-plan.ts';
 import {
   attemptProperty, commitIdKey, coverageToProperties, currentSnapshotOf, mainBranch, parentAttemptProperty, type SnapshotJson, type TableMetadata,
 } from './metadata.ts';
 
-export interface UpdateLimits extends ManifestLimits {
+export interface UpdateLimits {
+  /** Manifests of one order of magnitude that a commit merges into one. */
+  manifestsMergedAt: number;
+  /** Live files from which on a manifest is left alone, and at which a written one is split. */
+  manifestFilesMax: number;
   /** Newest snapshots that a commit keeps, beside the tagged ones. */
   snapshotsKept: number;
   /** Earlier metadata files that the metadata names. */
@@ -194,7 +198,7 @@ async function stageSnapshot(
     ...(prepared.added.length > 0 ? [{ carried: undefined, entries: prepared.added, liveFiles: prepared.added.length }] : []),
     ...kept,
   ];
-  const groups = planManifestMerge(staged.map(({ liveFiles }) => liveFiles), limits);
+  const groups = planMerge(staged.map(({ liveFiles }) => liveFiles), { mergedAt: limits.manifestsMergedAt, sizeMax: limits.manifestFilesMax });
   const merged = await Promise.all(groups.map(async (group) => {
     const members = group.map((index) => staged[index]!);
     return { members, entries: members.length === 1 ? members[0]!.entries : (await Promise.all(members.map((member) => entriesOf(base, member)))).flat() };

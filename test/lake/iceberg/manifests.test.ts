@@ -6,7 +6,7 @@ import { ManifestCache } from '../../../src/lake/iceberg/manifest-cache.ts';
 import { decodeManifestList, encodeManifestList } from '../../../src/lake/iceberg/manifest-list.ts';
 import { manifestEntrySchema, partitionColumns } from '../../../src/lake/iceberg/manifest-schema.ts';
 import { ManifestCodec, entryStatus, type EntryStatus } from '../../../src/lake/iceberg/manifest.ts';
-import { planManifestMerge } from '../../../src/lake/iceberg/merge-plan.ts';
+import { planMerge } from '../../../src/lake/merge-plan.ts';
 import type { TableMetadata } from '../../../src/lake/iceberg/metadata.ts';
 import { createObjectStoreCatalog } from '../../../src/lake/object-store-catalog.ts';
 import { createMemoryObjectStore, type MemoryObjectStore } from '../../support/memory-object-store.ts';
@@ -177,14 +177,14 @@ describe('rewritten manifests', () => {
 describe('the merge plan', () => {
   test('bounds the small manifests, keeps every manifest in exactly one group, and writes an entry once for each magnitude', () => {
     fc.assert(fc.property(fc.array(fc.integer({ min: 0, max: 30 }), { minLength: 1, maxLength: 300 }), (commits) => {
-      const limits = { manifestsMergedAt: 4, manifestFilesMax: 256 };
+      const limits = { mergedAt: 4, sizeMax: 256 };
       let manifests: number[] = [];
       let written = 0;
       let files = 0;
       for (const commit of commits) {
         manifests = [commit, ...manifests];
         files += commit;
-        const groups = planManifestMerge(manifests, limits);
+        const groups = planMerge(manifests, limits);
         expect(groups.flat().sort((a, b) => a - b)).toEqual(manifests.map((_, index) => index));
         manifests = groups.map((group) => {
           const size = group.reduce((sum, index) => sum + manifests[index]!, 0);
@@ -192,7 +192,7 @@ describe('the merge plan', () => {
           return size;
         });
         // Magnitudes 1, 4, 16, 64, and one more for what is still below the maximum.
-        expect(manifests.filter((size) => size < limits.manifestFilesMax).length).toBeLessThanOrEqual(3 * 5);
+        expect(manifests.filter((size) => size < limits.sizeMax).length).toBeLessThanOrEqual(3 * 5);
       }
       expect(written).toBeLessThanOrEqual(files * 6);
     }), { numRuns: 50 });
