@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { InvalidArgumentError } from 'commander';
+import { InvalidArgumentError, Option } from 'commander';
 import type { DlqSelection, DlqState } from '../../src/contracts/dlq-replay.ts';
 import { dlqStates } from '../../src/contracts/dlq-replay.ts';
 
@@ -31,8 +31,8 @@ const moment = (text: string): string => {
   return text;
 };
 
-export const withSelection = (program: Command): Command => program
-  .requiredOption('--source <name>', 'The source whose rejected records are meant')
+export const withSelection = (program: Command, { wantsSource = true } = {}): Command => program
+  .addOption(new Option('--source <name>', 'The source whose rejected records are meant').makeOptionMandatory(wantsSource))
   .option('--from <time>', 'Kafka timestamp from here on, ISO 8601, UTC without a zone', moment)
   .option('--until <time>', 'Kafka timestamp below this', moment)
   .option('--error-type <names>', 'Only these error types, comma-separated; repeatable', texts)

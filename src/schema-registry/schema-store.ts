@@ -26,6 +26,16 @@ export interface SchemaStore {
   keep(id: number, schema: string): Promise<KeptSchema>;
 }
 
+/** What the lake knows an id by, without asking anybody else and without keeping anything; null: nothing. */
+export const loadKeptSchema = async (store: Pick<ObjectStore, 'get'>, id: number, prefix = 'schemas'): Promise<KeptSchema | null> => {
+  try {
+    return JSON.parse(Buffer.from((await store.get(`${prefix}/${id}.json`)).body).toString('utf8')) as KeptSchema;
+  } catch (error) {
+    if (isTidemarkError(error, 'OBJECT_NOT_FOUND')) return null;
+    throw error;
+  }
+};
+
 const sortedJson = (value: unknown): unknown => {
   if (Array.isArray(value)) return value.map(sortedJson);
   if (value === null || typeof value !== 'object') return value;
