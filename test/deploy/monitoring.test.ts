@@ -115,7 +115,7 @@ test.skipIf(promtool === undefined)('promtool: each alert fires where it should,
   expect(await run('check', 'rules', 'tidemark.rules.yml')).toContain('SUCCESS');
   expect(await run('check', 'config', '--syntax-only', 'prometheus.yml')).toContain('SUCCESS');
   expect(await run('test', 'rules', 'tests/alerts.test.yml')).toContain('SUCCESS');
-}, 60_000);
+}, 180_000);
 
 test('Alertmanager routes every severity to a receiver that it has, and the inhibitions name alerts that exist', () => {
   const config = parse(read('deploy/alertmanager/alertmanager.yml')) as {
