@@ -18,6 +18,7 @@ import { TidemarkError } from '../src/domain/errors.ts';
 import { createRecordProducer } from '../src/kafka/producer.ts';
 import { ensureTopics } from '../src/kafka/topics.ts';
 import { createRegistryClient } from '../src/schema-registry/registry-client.ts';
+import { createCaptureMetrics } from '../src/telemetry/capture-metrics.ts';
 import { createLogger } from '../src/telemetry/logger.ts';
 import { ProgressLine, command, exitOk, runCommand, stopSignal, table, thousands } from './cli.ts';
 import { startTelemetry } from './wire/telemetry.ts';
@@ -170,6 +171,9 @@ await runCommand<Options>(program, async (options) => {
     try {
       const sink = createKafkaTradeSink({ producer, registry: createRegistryClient({ url: config.schemaRegistry.url }), topicPrefix });
       if (options.json) process.stdout.write(`${JSON.stringify({ event: 'ready', pid: process.pid, source: source.name, http: telemetry.http?.url ?? null })}\n`);
+      else if (telemetry.http) process.stdout.write(`Capturing ${source.name}, metrics ${telemetry.http.url}/metrics\n`);
+      telemetry.setReadiness(() => ({ ready: true, source: source.name }));
+      const figures = createCaptureMetrics(telemetry.metrics);
       const progress = new ProgressLine();
       const counts = await runCapture({
         source, sink, signal,
@@ -178,7 +182,10 @@ await runCommand<Options>(program, async (options) => {
         ...(options.limit === undefined ? {} : { tradesMax: options.limit }),
         ...(options.record === undefined ? {} : { recordTo: options.record }),
         keepUnparsable: unparsableWriter(options.unparsable),
-        onProgress: (now) => progress.show(progressOf(now)),
+        onProgress: (now) => {
+          figures(now);
+          progress.show(progressOf(now));
+        },
       });
       await producer.close();
       const truth = await simulator?.truth() ?? [];

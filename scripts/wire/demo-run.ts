@@ -142,7 +142,7 @@ class DemoRun {
         else this.say(`  ${server}: ${message}`);
       },
     });
-    const config = loadConfig({ ...process.env, ...endpointEnvironment(this.stack.endpoints) });
+    const config = loadConfig({ ...process.env, ...endpointEnvironment(this.stack.endpoints), METRICS_PORT: '0' });
     return config;
   }
 
@@ -382,6 +382,10 @@ const print = (run: DemoRun, config: Config, outcome: DemoOutcome): boolean => {
     const endpoint = new URL(config.s3.endpoint ?? 'https://s3.amazonaws.com');
     lines.push(
       '', 'Everything is left running:', `  Temporal Web UI  ${config.temporal.uiUrl ?? config.temporal.address}`,
+      ...run.processes.flatMap((one) => {
+        const http = one.lastEvent(hasEvent('ready'))?.['http'];
+        return typeof http === 'string' && one.pid !== undefined ? [`  metrics          ${http}/metrics (${one.name})`] : [];
+      }),
       `  lake             ${config.s3.endpoint ?? 'S3'}, bucket ${config.s3.bucket}, warehouse/${goldNamespace(gold)}`,
       `  DuckDB           INSTALL httpfs; LOAD httpfs; INSTALL iceberg; LOAD iceberg;`,
       `                   CREATE SECRET (TYPE s3, KEY_ID '${config.s3.accessKeyId}', SECRET '${config.s3.secretAccessKey}', REGION '${config.s3.region}', ENDPOINT '${endpoint.host}', URL_STYLE 'path', USE_SSL ${endpoint.protocol === 'https:'});`,
