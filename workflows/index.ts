@@ -1,4 +1,5 @@
 export { auditWorkflow } from './audit.ts';
+export { compactionWorkflow } from './compaction.ts';
 export { dlqReplayWorkflow } from './dlq-replay.ts';
 export { microBatchWorkflow } from './micro-batch.ts';
 export { retentionSweepWorkflow } from './retention-sweep.ts';

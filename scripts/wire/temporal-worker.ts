@@ -2,6 +2,7 @@ import { Client } from '@temporalio/client';
 import { DefaultLogger, NativeConnection, Runtime, Worker } from '@temporalio/worker';
 import type { LogEntry } from '@temporalio/worker';
 import { createAuditActivities } from '../../activities/audit.ts';
+import { createCompactionActivities } from '../../activities/compaction.ts';
 import { createDlqReplayActivities } from '../../activities/dlq-replay.ts';
 import { createMicroBatchActivities } from '../../activities/micro-batch.ts';
 import { createRetentionActivities } from '../../activities/retention.ts';
@@ -29,6 +30,8 @@ import { loadWorkflowBundle } from './workflow-bundle.ts';
 /** Activities at once: a few per running micro-batch and the stream's own; refining itself is bounded by the threads. */
 const activitiesMax = 24;
 const cachedWorkflowsMax = 100;
+const compactionNiceness = 10;
+const idleThreadMsMax = 30_000;
 const coreMetricsTimeoutMs = 3_000;
 /** Figures of the lake and of visibility. */
 const lookEveryMs = 60_000;
@@ -79,6 +82,8 @@ export const startTemporalWorker = async (config: Config, log: Logger, telemetry
   const refinePool = new RefinePool(config, log);
   // One thread for all merges: they follow each other into the same Gold buckets, and share the cache of its keys.
   const mergePool = new RefinePool({ ...config, microBatch: { threads: 1 } }, log);
+  // Compactions take turns, give way to all else, and leave no thread behind.
+  const compactionPool = new RefinePool({ ...config, microBatch: { threads: 1 }, niceness: compactionNiceness }, log, { idleMsMax: idleThreadMsMax });
   const [lake, clientConnection, connection, workflowBundle] = await Promise.all([
     openLake(config, pipeline), connectTemporal(config), NativeConnection.connect({ address: config.temporal.address }), loadWorkflowBundle(), refinePool.open(), mergePool.open(),
   ]);
@@ -103,6 +108,7 @@ export const startTemporalWorker = async (config: Config, log: Logger, telemetry
           runningMax: config.microBatch.runningMax, historyEventsMax: config.historyEventsMax,
         },
       }),
+      ...createCompactionActivities({ catalog, pipeline, policies: config.compaction, pool: compactionPool }),
       ...createRetentionActivities(await openRetention(config, pipeline, lake, temporal)),
       ...createAuditActivities({ audit: (input, options) => runAudit(config, input, options), ...(figures ? { onReport: figures.audit } : {}) }),
       ...createMicroBatchActivities({ catalog, store, pipeline, refinePool, mergePool, ...(figures ? { onEvent: figures.microBatch } : {}) }),
@@ -130,7 +136,7 @@ export const startTemporalWorker = async (config: Config, log: Logger, telemetry
   const done = worker.run().finally(async () => {
     stopped.abort();
     await Promise.all(looking);
-    await Promise.all([refinePool.close(), mergePool.close()]);
+    await Promise.all([refinePool.close(), mergePool.close(), compactionPool.close()]);
     await connection.close();
     await clientConnection.close();
   });

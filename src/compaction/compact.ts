@@ -5,6 +5,7 @@ import type { ObjectStore } from '../lake/object-store.ts';
 import type { Catalog } from '../lake/table.ts';
 import { planCompaction } from './plan.ts';
 import type { CompactionGroup } from './plan.ts';
+import { throwIfHeld } from '../refine/gold-holds.ts';
 import { rewriteFiles } from './rewrite.ts';
 import type { CompactedTable, CompactionPolicy } from './tables.ts';
 
@@ -33,6 +34,7 @@ const commitIdOf = ({ definition }: CompactedTable, { files }: CompactionGroup):
  * Compacts the first group that is due in a partition, in one table commit of operation `replace`: the same rows in fewer files. The
  * commit holds if every input is live still; else what is live then is planned and written anew. A repetition finds nothing left
  * to do; files of an attempt that was killed are in no table. Old files stay readable for the snapshots that name them.
+ * Throws BUCKET_HELD, FILE_UNREADABLE, COMMIT_CONFLICT past attemptsMax.
  */
 export const compactGroup = async (deps: CompactGroupDeps, { folder, group }: Pick<CompactionGroup, 'folder' | 'group'>): Promise<CompactedGroup> => {
   const { store, catalog, table, policy, attemptsMax = attemptsDefault, now = Date.now, signal, onProgress, atStep } = deps;
@@ -42,6 +44,8 @@ export const compactGroup = async (deps: CompactGroupDeps, { folder, group }: Pi
     const version = await catalog.load(name);
     const due = (await planCompaction(version, table, policy, now())).groups.find((one) => one.folder === folder && one.group === group);
     if (!due) return { status: 'nothingToDo', attempts, rows: 0, filesIn: 0, filesOut: 0, bytesIn: 0, bytesOut: 0, snapshotId: null };
+    // Whoever replaces rows in a Gold bucket is not to be overtaken.
+    throwIfHeld(version, [due.partition], now());
     await atStep?.('planned');
     const written = await rewriteFiles({ store, ...(signal ? { signal } : {}), ...(onProgress ? { onProgress } : {}) }, {
       files: due.files, partition: due.partition, targetBytes: policy.targetBytes,
@@ -50,7 +54,8 @@ export const compactGroup = async (deps: CompactGroupDeps, { folder, group }: Pi
     await atStep?.('written');
     try {
       const { status, snapshotId } = await catalog.commit(name, {
-        commitId: commitIdOf(table, due), operation: 'replace', add: written, remove: due.files.map(({ filePath }) => filePath), ...(signal ? { signal } : {}),
+        commitId: commitIdOf(table, due), operation: 'replace', add: written, remove: due.files.map(({ filePath }) => filePath),
+        check: (base) => { throwIfHeld(base, [due.partition], now()); }, ...(signal ? { signal } : {}),
       });
       await atStep?.('committed');
       return {

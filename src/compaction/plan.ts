@@ -1,9 +1,11 @@
+import type { HeldBackFiles, HeldBackReason, PlannedCompaction } from '../contracts/compaction.ts';
+import type { Pipeline } from '../datasets/pipeline.ts';
 import { planMerge } from '../lake/merge-plan.ts';
 import type { PartitionTuple } from '../lake/schema.ts';
-import type { LiveFile, TableVersion } from '../lake/table.ts';
+import type { Catalog, LiveFile, TableVersion } from '../lake/table.ts';
 import { partitionPath } from '../refine/partition-rows.ts';
-import type { CompactedTable, CompactionPolicy } from './tables.ts';
-import { writtenAtMs } from './tables.ts';
+import type { CompactedTable, CompactionPolicies, CompactionPolicy } from './tables.ts';
+import { compactedTableOf, policyOf, writtenAtMs } from './tables.ts';
 
 /** Files of one partition that become fewer. */
 export interface CompactionGroup {
@@ -19,7 +21,9 @@ export interface CompactionGroup {
 export interface CompactionPlan {
   groups: CompactionGroup[];
   /** Small files that are left for later, and why. */
-  heldBack: { folder: string; files: number; reason: 'written recently' | 'too few' | 'not told apart' }[];
+  heldBack: { folder: string; files: number; reason: HeldBackReason }[];
+  /** Live files of the table. */
+  filesTotal: number;
 }
 
 /** Most bytes that one table commit replaces: what a conflict costs, and what a kill repeats. */
@@ -36,9 +40,10 @@ const fileCostBytes = 4_096;
  */
 export const planCompaction = async (version: TableVersion, table: CompactedTable, policy: CompactionPolicy, nowMs: number): Promise<CompactionPlan> => {
   const { definition } = table;
-  const plan: CompactionPlan = { groups: [], heldBack: [] };
+  const live = await version.scan();
+  const plan: CompactionPlan = { groups: [], heldBack: [], filesTotal: live.length };
   const partitions = new Map<string, { partition: PartitionTuple; files: LiveFile[] }>();
-  for (const file of await version.scan()) {
+  for (const file of live) {
     const folder = partitionPath(definition, file.partition);
     const known = partitions.get(folder);
     if (known) known.files.push(file);
@@ -47,7 +52,7 @@ export const planCompaction = async (version: TableVersion, table: CompactedTabl
   for (const [folder, { partition, files }] of [...partitions].sort(([a], [b]) => (a < b ? -1 : 1))) {
     const isSmall = ({ fileSizeBytes }: LiveFile): boolean => fileSizeBytes < policy.targetBytes * largeFrom;
     const isYoung = (file: LiveFile): boolean => (writtenAtMs(table, file) ?? 0) > nowMs - policy.quietMs;
-    const holdBack = (held: number, reason: CompactionPlan['heldBack'][number]['reason']): void => {
+    const holdBack = (held: number, reason: HeldBackReason): void => {
       if (held > 0) plan.heldBack.push({ folder, files: held, reason });
     };
     if (table.waitsForPartition && files.some(isYoung)) {
@@ -100,4 +105,28 @@ const bounded = (files: readonly LiveFile[], bytesMax: number): LiveFile[][] => 
   }
   // A remainder of one file waits for others.
   return parts.filter((part) => part.length > 1);
+};
+
+export interface PlanDeps {
+  catalog: Catalog;
+  pipeline: Pipeline;
+  policies: CompactionPolicies;
+  now?: () => number;
+}
+
+/** Of a name of some 200 characters, these stay below a payload's 64 KiB. */
+const groupsShown = 100;
+
+/** The plan of one table, as the Workflow and the command line see it. */
+export const plannedCompaction = async ({ catalog, pipeline, policies, now = Date.now }: PlanDeps, name: string): Promise<PlannedCompaction> => {
+  const table = compactedTableOf(pipeline, name);
+  const version = await catalog.load(name);
+  const { groups, heldBack, filesTotal } = await planCompaction(version, table, policyOf(table, policies), now());
+  const reasons: HeldBackFiles = {};
+  for (const { reason, files } of heldBack) reasons[reason] = (reasons[reason] ?? 0) + files;
+  const sum = (of: (group: (typeof groups)[number]) => number): number => groups.reduce((total, group) => total + of(group), 0);
+  return {
+    table: name, filesTotal, groupsTotal: groups.length, files: sum(({ files }) => files.length), rows: sum(({ rows }) => rows), bytes: sum(({ bytes }) => bytes), heldBack: reasons,
+    groups: groups.slice(0, groupsShown).map(({ folder, group, files, rows, bytes }) => ({ folder, group, files: files.length, rows, bytes })),
+  };
 };

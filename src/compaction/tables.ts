@@ -120,3 +120,22 @@ export const compactedTables = (pipeline: Pipeline): CompactedTable[] => {
   for (const [definition, writtenAt] of engine) tables.set(definition.name, plainTable(definition, 'engine', writtenAt));
   return [...tables.values()];
 };
+
+/** BAD_INPUT for a table that the pipeline does not have. */
+export const compactedTableOf = (pipeline: Pipeline, name: string): CompactedTable => {
+  const tables = compactedTables(pipeline);
+  const table = tables.find(({ definition }) => definition.name === name);
+  if (!table) throw new TidemarkError('BAD_INPUT', `table: expected one of ${tables.map(({ definition }) => definition.name).join(', ')}, found ${name}`);
+  return table;
+};
+
+/** As the config has them. */
+export interface CompactionPolicies extends Omit<CompactionPolicy, 'targetBytes'> {
+  bronzeBytes: number;
+  /** Also of the DLQ and the other tables of the engine. */
+  silverBytes: number;
+  goldBytes: number;
+}
+
+export const policyOf = ({ kind }: CompactedTable, { bronzeBytes, silverBytes, goldBytes, filesMin, quietMs }: CompactionPolicies): CompactionPolicy =>
+  ({ targetBytes: kind === 'bronze' ? bronzeBytes : kind === 'gold' ? goldBytes : silverBytes, filesMin, quietMs });

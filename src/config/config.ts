@@ -49,6 +49,11 @@ const environmentSchema = z.object({
   ORPHAN_GRACE_MINUTES: integer(1, 60 * 24 * 30).default(60 * 24).describe('A file that nothing names any more is deleted by a sweep after so long'),
   RETENTION_EVERY_MINUTES: integer(0, 60 * 24 * 30).default(60 * 24).describe('How often the Schedules of retention sweeps run; 0: none'),
   AUDIT_EVERY_MINUTES: integer(0, 60 * 24 * 30).default(60 * 24).describe('How often the Schedule of the audit runs; 0: none'),
+  COMPACTION_BRONZE_BYTES: integer(64 * 1024, 4096 * MiB).default(128 * MiB).describe('Size that a compacted Bronze file aims at'),
+  COMPACTION_SILVER_BYTES: integer(64 * 1024, 4096 * MiB).default(64 * MiB).describe('Size that a compacted file of Silver, the DLQ and the engine\'s tables aims at'),
+  COMPACTION_GOLD_BYTES: integer(64 * 1024, 4096 * MiB).default(256 * MiB).describe('Size that a compacted Gold file aims at'),
+  COMPACTION_FILES_MIN: integer(2, 1_000).default(8).describe('Small files of about one size in a table partition that become one'),
+  COMPACTION_QUIET_MINUTES: integer(0, 60 * 24 * 30).default(30).describe('Files are compacted when nothing was written to them, and but for Bronze to their table partition, for so long'),
   COMPACTION_EVERY_MINUTES: integer(0, 60 * 24 * 30).default(60).describe('How often the Schedules of compactions run; 0: none'),
   LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'silent']).default('info').describe('Least severe level that is logged'),
 }).superRefine((env, context) => {
@@ -78,6 +83,7 @@ export interface Config {
   /** Policies as text: they are checked against the pipeline's tables where it is loaded. */
   readonly retention: { readonly policies: string; readonly snapshotAgeMs: number; readonly snapshotsKept: number; readonly orphanGraceMs: number };
   readonly archive: { readonly bucket: string; readonly prefix: string; readonly storageClass: string | undefined };
+  readonly compaction: { readonly bronzeBytes: number; readonly silverBytes: number; readonly goldBytes: number; readonly filesMin: number; readonly quietMs: number };
   /** Minutes between runs; 0: none. */
   readonly schedules: { readonly retentionMinutes: number; readonly auditMinutes: number; readonly compactionMinutes: number };
   readonly logLevel: string;
@@ -120,6 +126,10 @@ export const loadConfig = (env: NodeJS.ProcessEnv = process.env): Config => {
     metrics: { port: e.METRICS_PORT ?? null, host: e.METRICS_HOST },
     retention: { policies: e.RETENTION_POLICIES, snapshotAgeMs: e.SNAPSHOT_AGE_HOURS * 3_600_000, snapshotsKept: e.SNAPSHOTS_KEPT_MIN, orphanGraceMs: e.ORPHAN_GRACE_MINUTES * 60_000 },
     archive: { bucket: e.ARCHIVE_BUCKET ?? e.TIDEMARK_BUCKET, prefix: e.ARCHIVE_PREFIX, storageClass: e.ARCHIVE_STORAGE_CLASS },
+    compaction: {
+      bronzeBytes: e.COMPACTION_BRONZE_BYTES, silverBytes: e.COMPACTION_SILVER_BYTES, goldBytes: e.COMPACTION_GOLD_BYTES,
+      filesMin: e.COMPACTION_FILES_MIN, quietMs: e.COMPACTION_QUIET_MINUTES * 60_000,
+    },
     schedules: { retentionMinutes: e.RETENTION_EVERY_MINUTES, auditMinutes: e.AUDIT_EVERY_MINUTES, compactionMinutes: e.COMPACTION_EVERY_MINUTES },
     logLevel: e.LOG_LEVEL,
   });
@@ -171,6 +181,11 @@ export const configToEnvironment = (config: Config): Record<string, string> => (
   ORPHAN_GRACE_MINUTES: String(config.retention.orphanGraceMs / 60_000),
   RETENTION_EVERY_MINUTES: String(config.schedules.retentionMinutes),
   AUDIT_EVERY_MINUTES: String(config.schedules.auditMinutes),
+  COMPACTION_BRONZE_BYTES: String(config.compaction.bronzeBytes),
+  COMPACTION_SILVER_BYTES: String(config.compaction.silverBytes),
+  COMPACTION_GOLD_BYTES: String(config.compaction.goldBytes),
+  COMPACTION_FILES_MIN: String(config.compaction.filesMin),
+  COMPACTION_QUIET_MINUTES: String(config.compaction.quietMs / 60_000),
   COMPACTION_EVERY_MINUTES: String(config.schedules.compactionMinutes),
   LOG_LEVEL: config.logLevel,
 });

@@ -26,3 +26,56 @@ export interface CompactedGroup {
   /** Decimal text. */
   snapshotId: string | null;
 }
+
+export const compactionWorkflowType = 'compactionWorkflow';
+/** A Schedule adds the time. */
+export const compactionWorkflowId = (table: string): string => `compaction/${table}`;
+
+export interface CompactionInput {
+  table: string;
+  /** Only continue-as-new passes it on. */
+  carried?: CompactionTotals;
+}
+
+/** A group that could not be compacted: its files are as they were. */
+export interface FailedGroup extends CompactionGroupId {
+  cause: string;
+}
+
+export interface CompactionTotals {
+  groups: number;
+  filesIn: number;
+  filesOut: number;
+  rows: number;
+  bytesIn: number;
+  bytesOut: number;
+  failed: FailedGroup[];
+}
+
+/** Small files that are left for later, by reason. */
+export type HeldBackFiles = Partial<Record<HeldBackReason, number>>;
+export type HeldBackReason = 'written recently' | 'too few' | 'not told apart';
+
+export interface PlannedCompaction {
+  table: string;
+  /** The first ones, as many as a payload has room for. */
+  groups: PlannedGroup[];
+  groupsTotal: number;
+  /** Live files of the table; and those that all groups hold. */
+  filesTotal: number;
+  files: number;
+  rows: number;
+  bytes: number;
+  heldBack: HeldBackFiles;
+}
+
+export interface CompactionResult extends CompactionTotals {
+  table: string;
+  heldBack: HeldBackFiles;
+}
+
+/** Each is idempotent: the table decides what is due. */
+export interface CompactionActivities {
+  planCompaction(input: { table: string }): Promise<PlannedCompaction>;
+  compactGroup(input: CompactionGroupId & { table: string }): Promise<CompactedGroup>;
+}

@@ -13,6 +13,8 @@ export interface RefinePoolConfig extends ThreadConfig {
 export interface RefinePoolOptions {
   /** Heap of one thread, MiB; a thread that grows past it ends, and its task is retried. Typed arrays are not counted. */
   threadHeapMiB?: number;
+  /** A thread that was idle for so long ends, and gives its memory back; default: never. */
+  idleMsMax?: number;
   /** Told when a thread is lost. */
   log?: PoolLog;
   /** Body of the threads; tests give their own. */
@@ -39,6 +41,7 @@ interface Thread {
   worker: Worker;
   /** The task it works on: also one that its caller gave up, until the thread has let go of it. */
   task: Task | undefined;
+  retirement: NodeJS.Timeout | undefined;
 }
 
 const threadHeapMiBDefault = 512;
@@ -120,6 +123,7 @@ export class RefinePool {
       if (!idle) return;
       const task = this.waiting.shift()!;
       idle.task = task;
+      clearTimeout(idle.retirement);
       idle.worker.ref();
       this.send(idle, { kind: 'run', task: task.id, name: task.name, input: task.input });
     }
@@ -134,13 +138,14 @@ export class RefinePool {
       workerData: this.config,
       resourceLimits: { maxOldGenerationSizeMb: this.options.threadHeapMiB ?? threadHeapMiBDefault, maxYoungGenerationSizeMb: youngGenerationMiB },
     });
-    const thread: Thread = { worker, task: undefined };
+    const thread: Thread = { worker, task: undefined, retirement: undefined };
     this.threads.add(thread);
     let cause: Error | undefined;
     worker.on('message', (message: FromThread) => { this.receive(thread, message); });
     worker.on('error', (error) => { cause = error; });
     worker.on('exit', (exitCode) => {
-      this.threads.delete(thread);
+      // One that has retired is no longer among them.
+      if (!this.threads.delete(thread)) return;
       const { task } = thread;
       if (!this.closed) this.options.log?.warn({ exitCode, err: cause, task: task?.name }, 'a refine thread was lost');
       task?.reject(new TidemarkError('REFINE_THREAD_LOST', `${task.name}: its thread ended with exit code ${exitCode}${cause ? `: ${cause.message}` : ''}`, { cause }));
@@ -163,5 +168,12 @@ export class RefinePool {
     if (message.kind === 'done') task.resolve(message.result);
     else task.reject(unpackError(message.error));
     this.dispatch();
+    const { idleMsMax } = this.options;
+    if (thread.task || idleMsMax === undefined) return;
+    clearTimeout(thread.retirement);
+    thread.retirement = setTimeout(() => {
+      this.threads.delete(thread);
+      void thread.worker.terminate();
+    }, idleMsMax).unref();
   }
 }

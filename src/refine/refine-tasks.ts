@@ -1,3 +1,7 @@
+import { compactGroup } from '../compaction/compact.ts';
+import { compactedTableOf } from '../compaction/tables.ts';
+import type { CompactionPolicy } from '../compaction/tables.ts';
+import type { CompactedGroup, CompactionGroupId } from '../contracts/compaction.ts';
 import type { ReplayCounts } from '../contracts/dlq-replay.ts';
 import type { Dataset } from '../datasets/dataset.ts';
 import type { Pipeline } from '../datasets/pipeline.ts';
@@ -52,6 +56,7 @@ export interface RefineTasks {
   planBackfill: { input: PlanBackfillInput; result: PlannedBackfill };
   replaceRows: { input: ReplaceRowsInput; result: ReprocessPublished };
   replaceGold: { input: ReplaceGoldInput & { source: string }; result: MergeGoldResult };
+  compact: { input: CompactionGroupId & { table: string; policy: CompactionPolicy }; result: CompactedGroup };
 }
 export type TaskName = keyof RefineTasks;
 
@@ -93,6 +98,9 @@ export const createTaskRunners = ({ store, catalog, pipeline }: TaskContext, reg
     replaceGold: (input, { signal, onProgress }) => replaceGold({
       store, catalog, dataset: datasetOf(pipeline, input.source), cache: goldKeys, signal, onProgress,
     }, input),
+    compact: ({ table, policy, ...group }, { signal, onProgress }) => compactGroup({
+      store, catalog, table: compactedTableOf(pipeline, table), policy, signal, onProgress: (progress) => { onProgress({ ...progress }); },
+    }, group),
     refine: (input, { signal, onProgress }) => {
       const dataset = datasetOf(pipeline, input.source);
       return refineBronze({
