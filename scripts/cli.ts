@@ -1,4 +1,4 @@
-import { Command, CommanderError } from 'commander';
+import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import type { OptionValues } from 'commander';
 import { TidemarkError } from '../src/domain/errors.ts';
 
@@ -72,6 +72,15 @@ export const table = (head: readonly string[], rows: readonly (readonly (string 
   const line = (row: readonly string[]): string =>
     row.map((cell, column) => (right[column] ? cell.padStart(widths[column]!) : cell.padEnd(widths[column]!))).join('  ').trimEnd();
   return [line(head), line(widths.map((width) => '─'.repeat(width))), ...cells.map(line)].join('\n');
+};
+
+const durationUnits = { s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 };
+
+/** `90s`, `30m`, `12h`, `7d` in milliseconds. For an option's parser: a bad one is a bad command line. */
+export const parseDuration = (text: string): number => {
+  const match = /^(\d+(?:\.\d+)?)([smhd])$/.exec(text);
+  if (!match) throw new InvalidArgumentError('Expected a duration such as 90s, 30m, 12h or 7d.');
+  return Math.round(Number(match[1]) * durationUnits[match[2] as keyof typeof durationUnits]);
 };
 
 export const thousands = (value: number | bigint): string => {

@@ -11,6 +11,8 @@ import { auditWorkflowId, auditWorkflowType } from '../src/contracts/audit.ts';
 import { dlqReplayWorkflowId, dlqReplayWorkflowType, pauseReplaySignal, resumeReplaySignal } from '../src/contracts/dlq-replay.ts';
 import type { DlqReplayInput } from '../src/contracts/dlq-replay.ts';
 import { microBatchWorkflowId } from '../src/contracts/micro-batch.ts';
+import { extendRetentionWorkflowId, extendRetentionWorkflowType } from '../src/contracts/retention-extension.ts';
+import type { ExtendRetentionInput } from '../src/contracts/retention-extension.ts';
 import { divertBatchSignal, pauseSignal, resumeSignal, retryBatchSignal, streamWorkflowId } from '../src/contracts/stream.ts';
 import type { StreamState } from '../src/contracts/stream.ts';
 import { TidemarkError } from '../src/domain/errors.ts';
@@ -108,6 +110,12 @@ await runCommand<{ folder: string; json?: boolean }>(program, async ({ folder, j
 
       await temporal.workflow.execute(auditWorkflowType, { workflowId: auditWorkflowId, taskQueue: config.temporal.taskQueue, args: [{ sources: [source] }] });
 
+      const topic = running.topics[0]!;
+      await temporal.workflow.execute(extendRetentionWorkflowType, {
+        workflowId: extendRetentionWorkflowId(topic), taskQueue: config.temporal.taskQueue,
+        args: [{ topic, retentionMs: 30 * 86_400_000, untilMs: Date.now() + 1_000 } satisfies ExtendRetentionInput],
+      });
+
       const last = (await state()).recent.at(-1)!.batch;
       const streamRuns = await runsOf(temporal, stream.workflowId);
       const wanted: [name: string, workflowId: string, runId?: string][] = [
@@ -118,6 +126,7 @@ await runCommand<{ folder: string; json?: boolean }>(program, async ({ folder, j
         ['micro-batch-last', microBatchWorkflowId(source, last)],
         ['dlq-replay', dlqReplayWorkflowId('recorded')],
         ['audit', auditWorkflowId],
+        ['extend-retention', extendRetentionWorkflowId(topic)],
       ];
       await mkdir(folder, { recursive: true });
       for (const name of await readdir(folder)) if (name.endsWith('.json')) await rm(join(folder, name));

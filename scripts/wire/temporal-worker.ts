@@ -6,9 +6,11 @@ import { createCompactionActivities } from '../../activities/compaction.ts';
 import { createDlqReplayActivities } from '../../activities/dlq-replay.ts';
 import { createMicroBatchActivities } from '../../activities/micro-batch.ts';
 import { createRetentionActivities } from '../../activities/retention.ts';
+import { createRetentionExtensionActivities } from '../../activities/retention-extension.ts';
 import { createStreamActivities } from '../../activities/stream.ts';
 import { runAudit } from '../../src/audit/run-audit.ts';
 import type { Config } from '../../src/config/config.ts';
+import { fetchTopicConfigs, setTopicConfig } from '../../src/kafka/topic-configs.ts';
 import { RefinePool } from '../../src/refine/refine-pool.ts';
 import { findFreePorts } from '../../src/stack/ports.ts';
 import { createAuditMetrics } from '../../src/telemetry/audit-metrics.ts';
@@ -111,6 +113,9 @@ export const startTemporalWorker = async (config: Config, log: Logger, telemetry
       ...createCompactionActivities({ catalog, pipeline, policies: config.compaction, pool: compactionPool }),
       ...createRetentionActivities(await openRetention(config, pipeline, lake, temporal)),
       ...createAuditActivities({ audit: (input, options) => runAudit(config, input, options), ...(figures ? { onReport: figures.audit } : {}) }),
+      ...createRetentionExtensionActivities({
+        store, fetchConfigs: (topic) => fetchTopicConfigs(config.kafka.brokers, topic), setConfig: (topic, name, value) => setTopicConfig(config.kafka.brokers, topic, name, value),
+      }),
       ...createMicroBatchActivities({ catalog, store, pipeline, refinePool, mergePool, ...(figures ? { onEvent: figures.microBatch } : {}) }),
       ...createDlqReplayActivities({ catalog, store, pipeline, refinePool, mergePool, registry, schemas: createSchemaStore({ store, registry }), topicPrefix: config.kafka.topicPrefix }),
     },
