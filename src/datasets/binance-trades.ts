@@ -1,8 +1,12 @@
-import type { AvroRecordSchema } from './dataset.ts';
+import { AsciiMemo, asciiBytes } from './ascii.ts';
+import type { AvroRecordSchema, ColumnarMapping, ColumnWriters } from './dataset.ts';
 import { defineDataset } from './dataset.ts';
 import type { TradeV2 } from './crypto-trades.ts';
-import { conditionOf, currencyBySuffix, decimalPrecision, decimalScale, noConditions, remembered, sortedByKey, tradeFields, tradeGoldColumns, tradeReasons, tradeRules } from './crypto-trades.ts';
-import { unscaledOf } from './decimal.ts';
+import {
+  conditionOf, currencyBySuffix, decimalPrecision, decimalScale, entryOf, fieldNumbers, isPlainlyValid, json, jsonEntries, jsonNullableText, noConditions, remembered,
+  sortedByKey, tradeFields, tradeGoldColumns, tradeReasons, tradeRules, tradeWriters,
+} from './crypto-trades.ts';
+import { unscaledOf, unscaledOfAscii } from './decimal.ts';
 
 /** One trade or aggregate trade of a Binance market, as capture writes it. */
 export interface BinanceRawTrade {
@@ -53,6 +57,80 @@ const venues: Readonly<Record<string, { exchange: string; assetClass: TradeV2['a
 /** The symbol as one text that all its rows share, and the currency of its price. */
 const instrument = remembered((symbol: string) => ({ symbol, currency: currencyBySuffix(symbol) }));
 
+const field = fieldNumbers(rawSchema, [
+  'event_type', 'event_time_ms', 'symbol', 'trade_id', 'price', 'quantity', 'trade_time_ms', 'is_buyer_maker', 'is_best_match', 'ingestion_timestamp', 'market', 'native_id', 'extra',
+]);
+const tradeIdPrefix = new AsciiMemo((eventType) => asciiBytes(eventType === 'aggTrade' ? 'BINANCE-AGG-' : 'BINANCE-'));
+const venueOf = new AsciiMemo((market) => (Object.hasOwn(venues, market) ? venues[market]! : null));
+const instrumentOf = new AsciiMemo(instrument);
+const conditionsOf = new AsciiMemo(conditionOf);
+const orderKind = 'X'.charCodeAt(0);
+const part = {
+  eventTime: asciiBytes('{"event_time_ms":'), eventType: asciiBytes(',"event_type":"'), extra: asciiBytes('","extra":'), isBestMatch: asciiBytes(',"is_best_match":'),
+  market: asciiBytes(',"market":"'), nativeId: asciiBytes('","native_id":'),
+};
+
+const mapping = (columns: ColumnWriters): ColumnarMapping => {
+  const out = tradeWriters(columns);
+  return (record, row) => {
+    const { bytes } = record;
+    const price = unscaledOfAscii(bytes, record.textStart(field.price), record.textEnd(field.price), decimalScale);
+    const quantity = unscaledOfAscii(bytes, record.textStart(field.quantity), record.textEnd(field.quantity), decimalScale);
+    const timestamp = record.natural(field.trade_time_ms) * 1000;
+    const received = record.natural(field.ingestion_timestamp);
+    const tradeId = record.natural(field.trade_id);
+    const eventTime = record.natural(field.event_time_ms);
+    if (!isPlainlyValid(price, quantity, timestamp, received) || !(tradeId >= 0) || !(eventTime >= 0)) return NaN;
+    const eventTypeStart = record.textStart(field.event_type);
+    const eventTypeEnd = record.textEnd(field.event_type);
+    const marketStart = record.textStart(field.market);
+    const marketEnd = record.textEnd(field.market);
+    const prefix = tradeIdPrefix.of(bytes, eventTypeStart, eventTypeEnd);
+    const venue = venueOf.of(bytes, marketStart, marketEnd);
+    const known = instrumentOf.of(bytes, record.textStart(field.symbol), record.textEnd(field.symbol));
+    const extras = record.findEntries(field.extra);
+    if (!prefix || !venue || !known || known.symbol === '' || extras < 0) return NaN;
+    const kind = entryOf(record, extras, orderKind);
+    const conditions = kind < 0 ? noConditions : conditionsOf.of(bytes, record.valueStarts[kind]!, record.valueEnds[kind]!);
+    if (!conditions) return NaN;
+
+    out.trade_id.begin(row);
+    out.trade_id.literal(prefix);
+    out.trade_id.natural(tradeId);
+    out.trade_id.end();
+    out.symbol.set(row, known.symbol);
+    out.exchange.set(row, venue.exchange);
+    out.asset_class.set(row, venue.assetClass);
+    out.timestamp.set(row, timestamp);
+    out.price.set(row, price);
+    out.quantity.set(row, quantity);
+    out.currency.set(row, known.currency);
+    out.side.set(row, record.boolean(field.is_buyer_maker) ? 'SELL' : 'BUY');
+    out.trade_conditions.set(row, conditions);
+    out.source_sequence.set(row, tradeId);
+    out.ingestion_timestamp.set(row, received);
+    out.platform_sequence.setNull(row);
+
+    const vendor = out.vendor_data;
+    vendor.begin(row);
+    vendor.literal(part.eventTime);
+    vendor.natural(eventTime);
+    vendor.literal(part.eventType);
+    if (!vendor.jsonText(bytes, eventTypeStart, eventTypeEnd)) return NaN;
+    vendor.literal(part.extra);
+    if (!jsonEntries(vendor, record, extras)) return NaN;
+    vendor.literal(part.isBestMatch);
+    vendor.literal(record.isNull(field.is_best_match) ? json.null : record.booleanOf(field.is_best_match) ? json.true : json.false);
+    vendor.literal(part.market);
+    vendor.ascii(bytes, marketStart, marketEnd);
+    vendor.literal(part.nativeId);
+    if (!jsonNullableText(vendor, record, field.native_id)) return NaN;
+    vendor.literal(json.close);
+    vendor.end();
+    return timestamp;
+  };
+};
+
 export default defineDataset<BinanceRawTrade, TradeV2>({
   source: 'binance-trades',
   topic: 'market.crypto.trades.binance.raw',
@@ -68,6 +146,7 @@ export default defineDataset<BinanceRawTrade, TradeV2>({
   goldColumns: tradeGoldColumns,
   rules: tradeRules,
   reasons: tradeReasons,
+  columnar: { messageId: 'message_id', mapping },
   map(raw, { messageId }) {
     const venue = venues[raw.market];
     if (!venue) throw new TypeError(`market: expected ${Object.keys(venues).join(', ')}, found ${JSON.stringify(raw.market)}`);

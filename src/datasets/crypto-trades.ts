@@ -1,7 +1,9 @@
 import { z } from 'zod';
 import type { ColumnValues } from '../lake/columns.ts';
 import type { Field } from '../lake/schema.ts';
-import type { GoldColumn, Int64 } from './dataset.ts';
+import { asciiBytes } from './ascii.ts';
+import type { AvroRecordSchema, CodedWriter, ColumnWriters, GoldColumn, Int64, Int64Writer, TextWriter } from './dataset.ts';
+import type { EncodedRecord } from '../schema-registry/encoded-record.ts';
 
 // What the trade datasets share: the fifteen TradeV2 columns, Gold, and the rules. A change here changes the rule
 // version of each of them.
@@ -119,6 +121,67 @@ export const tradeRules = z.object({
   else return;
   payload.issues.push({ code: 'custom', message: reason, input: timestamp, path: ['timestamp'], continue: true });
 });
+
+/** Whether a trade that was read from its bytes passes every rule above; `side` and `symbol` are the mapping's. */
+export const isPlainlyValid = (price: number, quantity: number, timestamp: number, now: number): boolean => {
+  const age = now - timestamp;
+  // NaN fails each comparison.
+  return price > 0 && quantity > 0 && age >= -clockSkewMaxMicros && age <= tradeAgeMaxMicros && timestamp <= Number.MAX_SAFE_INTEGER && now <= Number.MAX_SAFE_INTEGER;
+};
+
+/** The columns of {@link tradeFields} that a mapping from bytes writes; the message id is the engine's. */
+export interface TradeWriters extends Readonly<
+  & Record<'trade_id' | 'vendor_data', TextWriter>
+  & Record<'symbol' | 'exchange' | 'asset_class' | 'currency' | 'side' | 'trade_conditions', CodedWriter>
+  & Record<'timestamp' | 'price' | 'quantity' | 'source_sequence' | 'ingestion_timestamp' | 'platform_sequence', Int64Writer>
+> {}
+
+export const tradeWriters = ({ text, coded, int64 }: ColumnWriters): TradeWriters => ({
+  trade_id: text('trade_id'), vendor_data: text('vendor_data'),
+  symbol: coded('symbol'), exchange: coded('exchange'), asset_class: coded('asset_class'), currency: coded('currency'), side: coded('side'), trade_conditions: coded('trade_conditions'),
+  timestamp: int64('timestamp'), price: int64('price'), quantity: int64('quantity'), source_sequence: int64('source_sequence'),
+  ingestion_timestamp: int64('ingestion_timestamp'), platform_sequence: int64('platform_sequence'),
+});
+
+/** Numbers of a schema's fields by name, as {@link EncodedRecord} takes them. */
+export const fieldNumbers = <Name extends string>(schema: AvroRecordSchema, names: readonly Name[]): Readonly<Record<Name, number>> =>
+  Object.fromEntries(names.map((name) => [name, schema.fields.findIndex((field) => field.name === name)])) as Record<Name, number>;
+
+/** Parts of a JSON text. */
+export const json = { quote: asciiBytes('"'), colon: asciiBytes('":"'), next: asciiBytes(',"'), null: asciiBytes('null'), true: asciiBytes('true'), false: asciiBytes('false'), open: asciiBytes('{'), close: asciiBytes('}') };
+
+/** The first `count` entries of the record as a JSON object. False for bytes that JSON would write otherwise. */
+export const jsonEntries = (out: TextWriter, record: EncodedRecord, count: number): boolean => {
+  const { bytes, keyStarts, keyEnds, valueStarts, valueEnds } = record;
+  out.literal(json.open);
+  for (let i = 0; i < count; i += 1) {
+    out.literal(i === 0 ? json.quote : json.next);
+    if (!out.jsonText(bytes, keyStarts[i]!, keyEnds[i]!)) return false;
+    out.literal(json.colon);
+    if (!out.jsonText(bytes, valueStarts[i]!, valueEnds[i]!)) return false;
+    out.literal(json.quote);
+  }
+  out.literal(json.close);
+  return true;
+};
+
+/** Text in quotes, or `null`. */
+export const jsonNullableText = (out: TextWriter, record: EncodedRecord, field: number): boolean => {
+  if (record.isNull(field)) {
+    out.literal(json.null);
+    return true;
+  }
+  out.literal(json.quote);
+  if (!out.jsonText(record.bytes, record.textStartOf(field), record.textEnd(field))) return false;
+  out.literal(json.quote);
+  return true;
+};
+
+/** The number of the entry whose key is the one character `key`, of the first `count`; −1 if there is none. */
+export const entryOf = ({ bytes, keyStarts, keyEnds }: EncodedRecord, count: number, key: number): number => {
+  for (let i = 0; i < count; i += 1) if ((keyEnds[i]! - keyStarts[i]!) === 1 && bytes[keyStarts[i]!] === key) return i;
+  return -1;
+};
 
 /** Longest first, so that `USDT` wins over a shorter suffix of the same symbol. */
 const quoteCurrencies = [

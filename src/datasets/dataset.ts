@@ -1,6 +1,7 @@
 import type { ZodType } from 'zod';
 import type { ColumnValues } from '../lake/columns.ts';
 import type { Field, PartitionField, TableDefinition } from '../lake/schema.ts';
+import type { EncodedRecord } from '../schema-registry/encoded-record.ts';
 
 // A new dataset is one file: source topic, Avro schema, mapping, rules, key, event time. The engine knows the shapes
 // below and nothing of what a dataset is about. A dataset is a plain module without side effects: worker threads
@@ -48,6 +49,51 @@ export interface GoldColumn {
   derive(columns: Readonly<Record<string, ColumnValues>>, rowCount: number): ColumnValues;
 }
 
+/**
+ * Columns that a {@link Dataset.columnar} mapping writes, each value at the row that is being built. What is written at a row that is then
+ * given up is overwritten by the next record.
+ */
+export interface ColumnWriters {
+  text(column: string): TextWriter;
+  coded(column: string): CodedWriter;
+  int64(column: string): Int64Writer;
+}
+/** A text put together from ASCII bytes: begin, then its parts, then end. */
+export interface TextWriter {
+  begin(row: number): void;
+  end(): void;
+  /** Bytes that are known to be ASCII. */
+  ascii(bytes: Uint8Array, start: number, end: number): void;
+  literal(bytes: Uint8Array): void;
+  /** The decimal digits of a safe integer that is not negative. */
+  natural(value: number): void;
+  /** Bytes that stand for themselves in a JSON text: false if one of them does not (a control character, a quote, a backslash) or is not ASCII. */
+  jsonText(bytes: Uint8Array, start: number, end: number): boolean;
+}
+/** Texts or lists of few different values. */
+export interface CodedWriter {
+  set(row: number, value: string | readonly string[]): void;
+}
+export interface Int64Writer {
+  /** A safe integer, within what the column's type holds. */
+  set(row: number, value: number): void;
+  setNull(row: number): void;
+}
+
+/**
+ * Maps one record from its bytes into the columns, without an object, and checks it. The event time in µs if the record is valid and
+ * its row is what {@link Dataset.map} would give; NaN for whatever is not plainly so, and then `map` and the rules decide: they are
+ * the definition, this is their quick way for the records that are as most are.
+ */
+export type ColumnarMapping = (record: EncodedRecord, row: number) => number;
+
+export interface ColumnarDefinition {
+  /** The text column that takes the message id; the engine writes it. */
+  readonly messageId: string;
+  /** Writes every other column of the dataset. */
+  mapping(columns: ColumnWriters): ColumnarMapping;
+}
+
 /** Error types every dataset has, whatever its rules are. */
 export const schemaValidation = 'schema_validation';
 export const unknownError = 'unknown_error';
@@ -78,6 +124,8 @@ export interface Dataset {
   readonly goldColumns: readonly GoldColumn[];
   /** A pure function of the decoded record and its context. What it throws becomes unknown_error. */
   map(raw: unknown, context: RecordContext): Row;
+  /** Optional: makes the quick way of `map` and `rules` for one batch. */
+  readonly columnar?: ColumnarDefinition;
   /** Issues carry the reason as their message, and do not stop later rules. */
   readonly rules: ZodType;
   /** Error type → its reasons. The order decides: the first reason here that a row fails names its error type. */
@@ -100,6 +148,7 @@ export interface DatasetSpec<Raw, Mapped extends Row> {
   goldBucketBy: readonly string[];
   goldColumns: readonly GoldColumn[];
   map(raw: Raw, context: RecordContext): Mapped;
+  columnar?: ColumnarDefinition;
   rules: ZodType;
   reasons: Readonly<Record<string, readonly string[]>>;
 }
@@ -172,6 +221,7 @@ export const defineDataset = <Raw, Mapped extends Row>(spec: DatasetSpec<Raw, Ma
     eventTime: spec.eventTime,
     goldColumns: spec.goldColumns,
     map: (raw, context) => spec.map(raw as Raw, context),
+    ...(spec.columnar ? { columnar: spec.columnar } : {}),
     rules: spec.rules,
     reasons: spec.reasons,
   };

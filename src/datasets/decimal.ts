@@ -84,3 +84,45 @@ export const microsOfSeconds = (text: string): number => {
   const total = seconds * 1_000_000 + micros;
   return Number.isSafeInteger(total) ? total : NaN;
 };
+
+/** As {@link unscaledOf}, of the bytes of a plain text like `28165.47`: NaN for every other, which is for {@link unscaledOf} to read. */
+export const unscaledOfAscii = (bytes: Uint8Array, start: number, end: number, scale: number): number => {
+  let value = 0;
+  let point = -1;
+  for (let i = start; i < end; i += 1) {
+    const code = bytes[i]!;
+    if (code >= 48 && code <= 57) value = value * 10 + (code - 48);
+    else if (code === 46 && point < 0) point = i;
+    else return NaN;
+  }
+  const digits = end - start - (point < 0 ? 0 : 1);
+  const missing = scale - (point < 0 ? 0 : end - point - 1);
+  if (point === start || point === end - 1 || digits < 1 || missing < 0 || digits + missing > safeDigits) return NaN;
+  return value * powersOfTen[missing]!;
+};
+
+const powersOfTen = Array.from({ length: safeDigits + 1 }, (_, power) => 10 ** power);
+
+/** As {@link microsOfSeconds}, of the bytes of a text: NaN where that gives NaN. */
+export const microsOfAscii = (bytes: Uint8Array, start: number, end: number): number => {
+  let seconds = 0;
+  let i = start;
+  for (; i < end && bytes[i] !== 46; i += 1) {
+    const code = bytes[i]!;
+    if (code < 48 || code > 57) return NaN;
+    seconds = seconds * 10 + (code - 48);
+  }
+  if (i === start || i - start > 10 || i === end - 1 || end - start > 32) return NaN;
+  let micros = 0;
+  let places = 0;
+  for (i += 1; i < end; i += 1) {
+    const code = bytes[i]!;
+    if (code < 48 || code > 57) return NaN;
+    if (places < 6) {
+      micros = micros * 10 + (code - 48);
+      places += 1;
+    }
+  }
+  const total = seconds * 1_000_000 + micros * powersOfTen[6 - places]!;
+  return Number.isSafeInteger(total) ? total : NaN;
+};

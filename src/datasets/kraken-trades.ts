@@ -1,8 +1,13 @@
-import type { AvroRecordSchema } from './dataset.ts';
+import type { EncodedRecord } from '../schema-registry/encoded-record.ts';
+import { AsciiMemo, asciiBytes } from './ascii.ts';
+import type { AvroRecordSchema, ColumnarMapping, ColumnWriters, TextWriter } from './dataset.ts';
 import { defineDataset } from './dataset.ts';
 import type { TradeV2 } from './crypto-trades.ts';
-import { conditionOf, currencyBySuffix, decimalPrecision, decimalScale, noConditions, remembered, sortedByKey, tradeFields, tradeGoldColumns, tradeReasons, tradeRules } from './crypto-trades.ts';
-import { microsOfSeconds, unscaledOf } from './decimal.ts';
+import {
+  conditionOf, currencyBySuffix, decimalPrecision, decimalScale, fieldNumbers, isPlainlyValid, jsonEntries, jsonNullableText, noConditions, remembered, sortedByKey,
+  tradeFields, tradeGoldColumns, tradeReasons, tradeRules, tradeWriters,
+} from './crypto-trades.ts';
+import { microsOfAscii, microsOfSeconds, unscaledOf, unscaledOfAscii } from './decimal.ts';
 
 /** One trade of Kraken (spot v1 or v2, futures), as capture writes it. */
 export interface KrakenRawTrade {
@@ -79,6 +84,136 @@ const conditionsOf = (raw: KrakenRawTrade): readonly string[] => {
 /** v2 counts the trades of a symbol; v1 has no id and futures have a UUID. */
 const sequenceOf = (nativeId: string | null): number | null => (nativeId !== null && /^\d{1,15}$/.test(nativeId) ? Number(nativeId) : null);
 
+const field = fieldNumbers(rawSchema, [
+  'channel_id', 'price', 'volume', 'timestamp', 'side', 'order_type', 'misc', 'pair', 'ingestion_timestamp', 'market', 'native_id', 'extra',
+]);
+const venueOf = new AsciiMemo((market) => {
+  const venue = Object.hasOwn(venues, market) ? venues[market] : undefined;
+  return venue ? { ...venue, idPrefix: asciiBytes(`${venue.exchange}-`) } : null;
+});
+const instrumentOf = new AsciiMemo(instrument);
+const sideBy = new AsciiMemo((side) => (side === 'b' ? 'BUY' : side === 's' ? 'SELL' : null));
+const conditionsBy = new AsciiMemo((orderType) => (orderType === 'l' ? conditionOf('limit') : orderType === 'm' ? conditionOf('market') : null));
+const kindOf = new AsciiMemo(conditionOf);
+const part = {
+  channel: asciiBytes('{"channel_id":'), extra: asciiBytes(',"extra":'), market: asciiBytes(',"market":"'), misc: asciiBytes('","misc":"'), nativeId: asciiBytes('","native_id":'),
+  pair: asciiBytes(',"pair":"'), end: asciiBytes('"}'), join: asciiBytes('|'), type: asciiBytes('type'), ordinal: asciiBytes('frame_ordinal'),
+};
+/** What {@link constructedId} joins, in its order. */
+const joined = [field.pair, field.price, field.volume, field.timestamp, field.side, field.order_type, field.misc];
+
+/** The number of the entry with this key; −1 if there is none. */
+const entryNamed = ({ bytes, keyStarts, keyEnds }: EncodedRecord, count: number, key: Uint8Array): number => {
+  for (let i = 0; i < count; i += 1) {
+    const start = keyStarts[i]!;
+    if (keyEnds[i]! - start !== key.length) continue;
+    let at = 0;
+    while (at < key.length && bytes[start + at] === key[at]) at += 1;
+    if (at === key.length) return i;
+  }
+  return -1;
+};
+
+/** As {@link constructedId}; false for a field that it escapes, or that is not plain ASCII. */
+const writeConstructedId = (out: TextWriter, record: EncodedRecord, extras: number): boolean => {
+  const { bytes } = record;
+  const isJoinable = (start: number, end: number): boolean => {
+    for (let i = start; i < end; i += 1) if (bytes[i] === 0x7c || bytes[i] === 0x25) return false;
+    return true;
+  };
+  for (let i = 0; i < joined.length; i += 1) {
+    const start = record.textStart(joined[i]!);
+    const end = record.textEnd(joined[i]!);
+    if (i > 0) out.literal(part.join);
+    if (!isJoinable(start, end) || !out.jsonText(bytes, start, end)) return false;
+  }
+  const ordinal = entryNamed(record, extras, part.ordinal);
+  if (ordinal < 0) return true;
+  out.literal(part.join);
+  return isJoinable(record.valueStarts[ordinal]!, record.valueEnds[ordinal]!) && out.jsonText(bytes, record.valueStarts[ordinal]!, record.valueEnds[ordinal]!);
+};
+
+/** As {@link sequenceOf}: −1 for none. */
+const sequenceOfAscii = (bytes: Uint8Array, start: number, end: number): number => {
+  if (end === start || end - start > 15) return -1;
+  let value = 0;
+  for (let i = start; i < end; i += 1) {
+    const digit = bytes[i]! - 48;
+    if (digit < 0 || digit > 9) return -1;
+    value = value * 10 + digit;
+  }
+  return value;
+};
+
+const mapping = (columns: ColumnWriters): ColumnarMapping => {
+  const out = tradeWriters(columns);
+  return (record, row) => {
+    const { bytes } = record;
+    const price = unscaledOfAscii(bytes, record.textStart(field.price), record.textEnd(field.price), decimalScale);
+    const quantity = unscaledOfAscii(bytes, record.textStart(field.volume), record.textEnd(field.volume), decimalScale);
+    const timestamp = microsOfAscii(bytes, record.textStart(field.timestamp), record.textEnd(field.timestamp));
+    const received = record.natural(field.ingestion_timestamp);
+    const channel = record.natural(field.channel_id);
+    if (!isPlainlyValid(price, quantity, timestamp, received) || !(channel >= 0)) return NaN;
+    const marketStart = record.textStart(field.market);
+    const marketEnd = record.textEnd(field.market);
+    const pairStart = record.textStart(field.pair);
+    const pairEnd = record.textEnd(field.pair);
+    const venue = venueOf.of(bytes, marketStart, marketEnd);
+    const known = instrumentOf.of(bytes, pairStart, pairEnd);
+    const side = sideBy.of(bytes, record.textStart(field.side), record.textEnd(field.side));
+    const extras = record.findEntries(field.extra);
+    if (!venue || !known || known.symbol === '' || !side || extras < 0) return NaN;
+    let conditions = conditionsBy.of(bytes, record.textStart(field.order_type), record.textEnd(field.order_type));
+    if (conditions === undefined) return NaN;
+    if (conditions === null) {
+      const kind = entryNamed(record, extras, part.type);
+      conditions = kind < 0 ? noConditions : kindOf.of(bytes, record.valueStarts[kind]!, record.valueEnds[kind]!);
+      if (!conditions) return NaN;
+    }
+
+    const isNamed = !record.isNull(field.native_id);
+    const idStart = isNamed ? record.textStartOf(field.native_id) : 0;
+    const idEnd = isNamed ? record.textEnd(field.native_id) : 0;
+    out.trade_id.begin(row);
+    out.trade_id.literal(venue.idPrefix);
+    if (!(isNamed ? out.trade_id.jsonText(bytes, idStart, idEnd) : writeConstructedId(out.trade_id, record, extras))) return NaN;
+    out.trade_id.end();
+    const sequence = isNamed ? sequenceOfAscii(bytes, idStart, idEnd) : -1;
+    if (sequence < 0) out.source_sequence.setNull(row);
+    else out.source_sequence.set(row, sequence);
+    out.symbol.set(row, known.symbol);
+    out.exchange.set(row, venue.exchange);
+    out.asset_class.set(row, venue.assetClass);
+    out.timestamp.set(row, timestamp);
+    out.price.set(row, price);
+    out.quantity.set(row, quantity);
+    out.currency.set(row, known.currency);
+    out.side.set(row, side);
+    out.trade_conditions.set(row, conditions);
+    out.ingestion_timestamp.set(row, received);
+    out.platform_sequence.setNull(row);
+
+    const vendor = out.vendor_data;
+    vendor.begin(row);
+    vendor.literal(part.channel);
+    vendor.natural(channel);
+    vendor.literal(part.extra);
+    if (!jsonEntries(vendor, record, extras)) return NaN;
+    vendor.literal(part.market);
+    vendor.ascii(bytes, marketStart, marketEnd);
+    vendor.literal(part.misc);
+    if (!vendor.jsonText(bytes, record.textStart(field.misc), record.textEnd(field.misc))) return NaN;
+    vendor.literal(part.nativeId);
+    if (!jsonNullableText(vendor, record, field.native_id)) return NaN;
+    vendor.literal(part.pair);
+    if (!vendor.jsonText(bytes, pairStart, pairEnd)) return NaN;
+    vendor.literal(part.end);
+    vendor.end();
+    return timestamp;
+  };
+};
+
 export default defineDataset<KrakenRawTrade, TradeV2>({
   source: 'kraken-trades',
   topic: 'market.crypto.trades.kraken.raw',
@@ -94,6 +229,7 @@ export default defineDataset<KrakenRawTrade, TradeV2>({
   goldColumns: tradeGoldColumns,
   rules: tradeRules,
   reasons: tradeReasons,
+  columnar: { messageId: 'message_id', mapping },
   map(raw, { messageId }) {
     const venue = venues[raw.market];
     if (!venue) throw new TypeError(`market: expected ${Object.keys(venues).join(', ')}, found ${JSON.stringify(raw.market)}`);

@@ -90,5 +90,14 @@ export const spreadColumn = (column: EncodableColumn, rowCount: number): ColumnV
   if (!isConstantColumn(column)) return column;
   const { constant } = column;
   if (typeof constant === 'bigint') return new BigInt64Array(rowCount).fill(constant);
+  if (typeof constant === 'number' && Number.isInteger(constant)) return new Int32Array(rowCount).fill(constant);
   return Array.from({ length: rowCount }, () => constant) as ColumnValues;
+};
+
+/** Reads a text column without nulls row by row. */
+export const textReader = (column: EncodableColumn, rowCount: number): ((row: number) => string) => {
+  if (isConstantColumn(column)) return () => column.constant as string;
+  if (isCodedColumn(column)) return (row) => column.entries[column.codes[row]!] as string;
+  const texts = spreadColumn(column, rowCount) as readonly string[];
+  return (row) => texts[row]!;
 };

@@ -1,8 +1,8 @@
 import { TidemarkError, invariant } from '../domain/errors.ts';
 import type { Coverage, IntervalSet } from '../domain/offsets.ts';
 import { parseTopicPartitionKey } from '../domain/offsets.ts';
-import type { ColumnValues, EncodableBatch, EncodableColumn } from '../lake/columns.ts';
-import { isCodedColumn, isConstantColumn, spreadColumn } from '../lake/columns.ts';
+import type { ColumnValues, EncodableBatch } from '../lake/columns.ts';
+import { isConstantColumn, spreadColumn, textReader } from '../lake/columns.ts';
 import type { ParquetFile } from '../lake/parquet-reader.ts';
 import { readColumns, readStoredColumns, rowGroupBounds } from '../lake/parquet-reader.ts';
 import type { Field, PartitionTuple } from '../lake/schema.ts';
@@ -64,13 +64,6 @@ export interface TimeRange {
 }
 
 export const bucketName = (partition: PartitionTuple): string => JSON.stringify(Object.entries(partition).sort(([a], [b]) => (a < b ? -1 : 1)));
-
-const textReader = (column: EncodableColumn, rowCount: number): ((row: number) => string) => {
-  if (isConstantColumn(column)) return () => column.constant as string;
-  if (isCodedColumn(column)) return (row) => column.entries[column.codes[row]!] as string;
-  const texts = spreadColumn(column, rowCount) as string[];
-  return (row) => texts[row]!;
-};
 
 const two32 = 4_294_967_296;
 

@@ -82,9 +82,11 @@ const hashBlock = (state: Int32Array, bytes: Uint8Array): void => {
   state[4] = state[4]! + e;
 };
 
-const hexDigits = Buffer.from('0123456789abcdef', 'latin1');
+const hexDigits = Uint8Array.from(Buffer.from('0123456789abcdef', 'latin1'));
 /** Where the two digits of each of the sixteen bytes go in the text. */
-const digitPositions = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
+const digitPositions = Uint8Array.of(0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34);
+const dashPositions = Uint8Array.of(8, 13, 18, 23);
+const dash = 45;
 
 /** The sixteen bytes of a UUIDv5, by node:crypto. */
 const uuid5Bytes = (namespace: Uint8Array, name: string): Buffer => {
@@ -128,28 +130,40 @@ const messageIdHash = (topic: string, partition: number): MessageIdHash => {
   };
 };
 
-/**
- * Message ids of one topic partition. The topic partition `<topic>/<partition>` has a UUIDv5 in {@link messageIdNamespace};
- * in that namespace, an offset's decimal text has the UUIDv5 that is its message id. So an id takes one block, however long
- * the topic's name is. In Python: `uuid5(uuid5(namespace, 'topic/0'), '42')`.
- */
-export const messageIdsOf = (topic: string, partition: number): ((offset: number) => string) => {
-  const { state, hash } = messageIdHash(topic, partition);
-  // Node's own slice: toString picks the encoding first, at twice the cost of so short a text.
-  const text = Buffer.alloc(36, '-', 'latin1') as Buffer & { latin1Slice(start: number, end: number): string };
+/** Bytes of a message id's text. */
+export const messageIdBytes = 36;
 
-  return (offset) => {
+/** Writes the text of an offset's message id at `at`: for whoever wants bytes. */
+export type MessageIdWriter = (offset: number, target: Uint8Array, at: number) => void;
+export const messageIdWriter = (topic: string, partition: number): MessageIdWriter => {
+  const { state, hash } = messageIdHash(topic, partition);
+  return (offset, target, at) => {
     hash(offset);
     // Version 5, and the variant of RFC 9562.
     state[1] = (state[1]! & ~0xf000) | 0x5000;
     state[2] = (state[2]! & 0x3fffffff) | 0x80000000;
     for (let i = 0; i < 16; i += 1) {
       const byte = (state[i >> 2]! >>> (24 - 8 * (i & 3))) & 0xff;
-      const at = digitPositions[i]!;
-      text[at] = hexDigits[byte >> 4]!;
-      text[at + 1] = hexDigits[byte & 15]!;
+      const to = at + digitPositions[i]!;
+      target[to] = hexDigits[byte >> 4]!;
+      target[to + 1] = hexDigits[byte & 15]!;
     }
-    return text.latin1Slice(0, 36);
+    for (let i = 0; i < dashPositions.length; i += 1) target[at + dashPositions[i]!] = dash;
+  };
+};
+
+/**
+ * Message ids of one topic partition. The topic partition `<topic>/<partition>` has a UUIDv5 in {@link messageIdNamespace};
+ * in that namespace, an offset's decimal text has the UUIDv5 that is its message id. So an id takes one block, however long
+ * the topic's name is. In Python: `uuid5(uuid5(namespace, 'topic/0'), '42')`.
+ */
+export const messageIdsOf = (topic: string, partition: number): ((offset: number) => string) => {
+  const write = messageIdWriter(topic, partition);
+  // Node's own slice: toString picks the encoding first, at twice the cost of so short a text.
+  const text = Buffer.alloc(messageIdBytes) as Buffer & { latin1Slice(start: number, end: number): string };
+  return (offset) => {
+    write(offset, text, 0);
+    return text.latin1Slice(0, messageIdBytes);
   };
 };
 

@@ -8,8 +8,8 @@ import type { EncodableBatch } from '../lake/columns.ts';
 import type { DataFile } from '../lake/data-file.ts';
 import type { ObjectStore } from '../lake/object-store.ts';
 import type { ParquetFile } from '../lake/parquet-reader.ts';
-import { objectSource, openParquet, readColumns } from '../lake/parquet-reader.ts';
-import { encodeDataFile } from '../lake/parquet-writer.ts';
+import { objectSource, openParquet, readStoredColumns } from '../lake/parquet-reader.ts';
+import { encodeDataFile, type RowSelection } from '../lake/parquet-writer.ts';
 import type { TableDefinition } from '../lake/schema.ts';
 import type { DecoderCache } from './decoders.ts';
 import { plannedRowGroups } from './planned-row-groups.ts';
@@ -71,6 +71,13 @@ export interface RefineDeps {
 /** Files that are on their way to the store while the next one is encoded. */
 const putsAtOnce = 4;
 
+/** Rows that follow each other are a range: their columns are encoded where they are. */
+const selectionOf = (indices: Uint32Array): RowSelection => {
+  const start = indices[0] ?? 0;
+  for (let i = 1; i < indices.length; i += 1) if (indices[i] !== start + i) return { indices };
+  return { start, end: start + indices.length };
+};
+
 /**
  * Refines Bronze rows into data files of Silver and the DLQ, one Silver file for each Silver partition and Gold bucket,
  * its rows sorted by event time. Nothing is committed. A record never fails the batch; what throws is the store, the
@@ -105,7 +112,7 @@ export const refineBronze = async (deps: RefineDeps, input: RefineInput): Promis
   for (const [file, group] of bronzeFiles.flatMap(({ file, groups }) => groups.map((group) => [file, group] as const))) {
     signal?.throwIfAborted();
     const started = performance.now();
-    const bronze = await readColumns(file, { columns: [...bronzeColumnsRead], rowGroups: [group] });
+    const bronze = await readStoredColumns(file, { columns: [...bronzeColumnsRead], rowGroups: [group] });
     timings.read += performance.now() - started;
     const decoders = await deps.decoders.lookUp(transform.schemaIds(bronze));
     timed('transform', () => { transform.append(bronze, decoders); });
@@ -133,7 +140,7 @@ export const refineBronze = async (deps: RefineDeps, input: RefineInput): Promis
     while (putting.size >= putsAtOnce) await Promise.race(putting);
     if (failure !== undefined) throw failure as Error;
     signal?.throwIfAborted();
-    const { bytes, metrics } = timed('encode', () => encodeDataFile({ fields: table.fields, batch, rows: { indices } }));
+    const { bytes, metrics } = timed('encode', () => encodeDataFile({ fields: table.fields, batch, rows: selectionOf(indices) }));
     const partition = tupleOf(table, dimensions, values);
     const filePath = deps.dataLocation(table.name, `${partitionPath(table, partition)}/${input.batchId}-${randomUUID()}.parquet`);
     const put = send(store.keyOf(filePath), bytes).finally(() => { putting.delete(put); });

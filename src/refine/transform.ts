@@ -1,18 +1,24 @@
-import type { CellValue, Dataset, RecordContext, Row, SchemaReason } from '../datasets/dataset.ts';
+import type { CellValue, ColumnarMapping, Dataset, RecordContext, Row, SchemaReason } from '../datasets/dataset.ts';
 import { schemaValidation, unknownError } from '../datasets/dataset.ts';
 import { TidemarkError, invariant } from '../domain/errors.ts';
 import type { Coverage } from '../domain/offsets.ts';
 import { topicPartitionKey } from '../domain/offsets.ts';
-import type { ColumnBatch, EncodableBatch } from '../lake/columns.ts';
+import type { Field } from '../lake/schema.ts';
+import type { EncodableBatch, EncodableColumn, PackedColumn } from '../lake/columns.ts';
+import { isConstantColumn, isPackedColumn, packBinaries, packedPrefixBytes, spreadColumn, textReader } from '../lake/columns.ts';
 import type { AvroDecoder } from '../schema-registry/avro-decoder.ts';
-import { hasWireHeader, wireHeaderBytes, wireSchemaId } from '../schema-registry/wire-codec.ts';
-import { messageIdsOf } from './message-id.ts';
+import { EncodedRecord } from '../schema-registry/encoded-record.ts';
+import { hasWireHeader, magicByte, wireHeaderBytes, wireSchemaId, wireSchemaIdAt } from '../schema-registry/wire-codec.ts';
+import type { MessageIdWriter } from './message-id.ts';
+import { messageIdBytes, messageIdWriter, messageIdsOf } from './message-id.ts';
 import { OffsetCursor } from './offset-cursor.ts';
 import type { RowColumn } from './row-columns.ts';
-import { rowColumn } from './row-columns.ts';
+import { CodedColumn, Int64Column, PackedTextColumn, rowColumn } from './row-columns.ts';
 
 // The one transform path: Bronze rows, the rules, and the resolutions of those offsets give Silver rows and DLQ rows.
-// Pure and synchronous: micro-batch, backfill and DLQ replay differ in what they give it, not in what it does.
+// Pure and synchronous: micro-batch, backfill and DLQ replay differ in what they give it, not in what it does. A record that is
+// as most are goes from its bytes into the columns (Dataset.columnar); whatever is odd in any way is decoded as an object, mapped and
+// validated, which is the definition of what its row is.
 
 /** Reason, under `unknown_error`, of a record that today's rules accept and that an operator purged: it stays out of Silver. */
 export const purgedReason = 'purged_by_operator';
@@ -91,8 +97,19 @@ const producedBucketMicros = 10_000;
 const producedBucketsMax = 256;
 const detailCharsMax = 300;
 
+/** Values of a 64-bit column without nulls. */
+const int64Of = (column: EncodableColumn, rowCount: number): BigInt64Array => spreadColumn(column, rowCount) as BigInt64Array;
+const packedOf = (column: EncodableColumn, rowCount: number): PackedColumn => {
+  if (isPackedColumn(column)) return column;
+  const values = isConstantColumn(column) ? Array.from({ length: rowCount }, () => column.constant) : column;
+  return packBinaries(values as readonly (Uint8Array | null)[]);
+};
+
 const wordsOf = (values: BigInt64Array): Int32Array => new Int32Array(values.buffer, values.byteOffset, values.length * 2);
 const numberOfWords = (words: Int32Array, row: number): number => words[2 * row + 1]! * two32 + (words[2 * row]! >>> 0);
+
+const rawOf = ({ packed, positions }: PackedColumn, row: number): Uint8Array | null =>
+  (positions[row] === positions[row + 1] ? null : packed.subarray(positions[row]! + packedPrefixBytes, positions[row + 1]));
 
 /** JSON of a value for people: bounded, and never a throw. */
 const shown = (value: unknown): string => {
@@ -119,7 +136,10 @@ export class BronzeTransform {
 
   private readonly own: readonly RowColumn[];
   private readonly ownNames: readonly string[];
-  private readonly lineage: Record<'bronze_ingestion_timestamp' | 'schema_id' | 'kafka_topic' | 'kafka_partition' | 'kafka_offset', RowColumn>;
+  private readonly lineage: { bronze_ingestion_timestamp: Int64Column; schema_id: RowColumn; kafka_topic: CodedColumn; kafka_partition: RowColumn; kafka_offset: Int64Column };
+  /** The dataset's quick way from bytes to columns, if it has one. */
+  private readonly columnar: { map: ColumnarMapping; messageIds: PackedTextColumn } | undefined;
+  private readonly record = new EncodedRecord();
 
   private bronzeRows = 0;
   private silverRows = 0;
@@ -128,6 +148,8 @@ export class BronzeTransform {
   private readonly dlqByType: Record<string, number> = {};
   private readonly dlqByReason: Record<string, number> = {};
   private readonly produced = new Map<number, number>();
+  private producedBucket = NaN;
+  private producedCount = 0;
   private eventTimeMin = Infinity;
   private eventTimeMax = -Infinity;
 
@@ -146,27 +168,40 @@ export class BronzeTransform {
     for (const [type, reasons] of Object.entries(dataset.reasons)) {
       for (const reason of reasons) this.reasons.set(reason, { rank: rank += 1, type });
     }
-    const column = (name: string): RowColumn => {
+    const made = new Map<string, RowColumn>();
+    const column = <Column extends RowColumn>(name: string, make: (field: Field, capacity: number) => Column): Column => {
       const field = dataset.silver.fields.find((candidate) => candidate.name === name);
-      invariant(field, () => `${dataset.silver.name}: no column ${name}`);
-      return rowColumn(field, rowsMax);
+      invariant(field && !made.has(name), () => `${dataset.silver.name}: expected the column ${name}, once`);
+      const created = make(field, rowsMax);
+      made.set(name, created);
+      return created;
     };
+    const text = (name: string): PackedTextColumn => column(name, (field, capacity) => new PackedTextColumn(field, capacity));
+    const coded = (name: string): CodedColumn => column(name, (field, capacity) => new CodedColumn(field, capacity));
+    const int64 = (name: string): Int64Column => column(name, Int64Column.of);
+    this.columnar = dataset.columnar && { map: dataset.columnar.mapping({ text, coded, int64 }), messageIds: text(dataset.columnar.messageId) };
     this.ownNames = dataset.fields.map(({ name }) => name);
-    this.own = this.ownNames.map(column);
+    this.own = this.ownNames.map((name) => made.get(name) ?? column(name, rowColumn));
     this.lineage = {
-      bronze_ingestion_timestamp: column('bronze_ingestion_timestamp'),
-      schema_id: column('schema_id'),
-      kafka_topic: column('kafka_topic'),
-      kafka_partition: column('kafka_partition'),
-      kafka_offset: column('kafka_offset'),
+      bronze_ingestion_timestamp: int64('bronze_ingestion_timestamp'),
+      schema_id: column('schema_id', rowColumn),
+      kafka_topic: coded('kafka_topic'),
+      kafka_partition: column('kafka_partition', rowColumn),
+      kafka_offset: int64('kafka_offset'),
     };
   }
 
   /** Schema ids that {@link append} will ask for: those of the bytes, and those that resolutions name. */
-  schemaIds(bronze: ColumnBatch): Set<number> {
+  schemaIds(bronze: EncodableBatch): Set<number> {
     const ids = new Set<number>();
-    for (const bytes of bronze.columns['raw_bytes'] as (Uint8Array | null)[]) {
-      if (bytes !== null && hasWireHeader(bytes)) ids.add(wireSchemaId(bytes));
+    const { packed, positions } = packedOf(bronze.columns['raw_bytes']!, bronze.rowCount);
+    let before = -1;
+    for (let row = 0; row < bronze.rowCount; row += 1) {
+      const at = positions[row]! + packedPrefixBytes;
+      if (at + wireHeaderBytes > positions[row + 1]! || packed[at] !== magicByte) continue;
+      const id = wireSchemaIdAt(packed, at);
+      if (id !== before) ids.add(id);
+      before = id;
     }
     for (const byOffset of this.resolutions.values()) {
       for (const { schemaId, replacement } of byOffset.values()) {
@@ -179,13 +214,14 @@ export class BronzeTransform {
   }
 
   /** Refines the rows of one Bronze file (its {@link bronzeColumnsRead}). `decoders` knows every id of {@link schemaIds}. */
-  append(bronze: ColumnBatch, decoders: ReadonlyMap<number, DecoderOrReason>): void {
-    const raws = bronze.columns['raw_bytes'] as (Uint8Array | null)[];
-    const topics = bronze.columns['topic'] as string[];
-    const partitions = bronze.columns['partition'] as Int32Array;
-    const offsets = bronze.columns['offset'] as BigInt64Array;
-    const kafkaTimestamps = bronze.columns['kafka_timestamp'] as BigInt64Array;
-    const ingested = wordsOf(bronze.columns['ingestion_timestamp'] as BigInt64Array);
+  append(bronze: EncodableBatch, decoders: ReadonlyMap<number, DecoderOrReason>): void {
+    const { rowCount, columns } = bronze;
+    const raws = packedOf(columns['raw_bytes']!, rowCount);
+    const topicOf = textReader(columns['topic']!, rowCount);
+    const partitions = spreadColumn(columns['partition']!, rowCount) as Int32Array;
+    const offsets = int64Of(columns['offset']!, rowCount);
+    const kafkaTimestamps = int64Of(columns['kafka_timestamp']!, rowCount);
+    const ingested = wordsOf(int64Of(columns['ingestion_timestamp']!, rowCount));
     const offsetWords = wordsOf(offsets);
     const kafkaWords = wordsOf(kafkaTimestamps);
 
@@ -195,20 +231,22 @@ export class BronzeTransform {
     let dlqCursor!: OffsetCursor;
     let resolutions: Map<number, Resolution> | undefined;
     let idOf!: (offset: number) => string;
+    let writeId!: MessageIdWriter;
     const context: { -readonly [Key in keyof RecordContext]: RecordContext[Key] } = { topic, partition, messageId: '' };
     // One Buffer over the bytes that many rows share: avsc wants a Buffer, and one for each row costs more than decoding.
     let shared: ArrayBufferLike | undefined;
     let buffer: Buffer = Buffer.alloc(0);
 
-    for (let i = 0; i < bronze.rowCount; i += 1) {
-      if (partitions[i] !== partition || topics[i] !== topic) {
-        topic = topics[i]!;
+    for (let i = 0; i < rowCount; i += 1) {
+      if (partitions[i] !== partition || topicOf(i) !== topic) {
+        topic = topicOf(i);
         partition = partitions[i]!;
         const key = topicPartitionKey(topic, partition);
         silverCursor = new OffsetCursor(this.plans.silver.of(key));
         dlqCursor = new OffsetCursor(this.plans.dlq.of(key));
         resolutions = this.resolutions.get(key);
         idOf = messageIdsOf(topic, partition);
+        writeId = messageIdWriter(topic, partition);
         context.topic = topic;
         context.partition = partition;
       }
@@ -220,7 +258,9 @@ export class BronzeTransform {
       if (!toSilver && !toDlq) continue;
       this.bronzeRows += 1;
       const resolution = resolutions?.get(offset);
-      const bytes = resolution?.replacement === undefined ? raws[i]! : Buffer.from(resolution.replacement, 'base64');
+      if (!resolution && this.appendPlain(raws, i, decoders, writeId, offset, toSilver, topic, partition, numberOfWords(ingested, i), numberOfWords(kafkaWords, i))) continue;
+      const raw = rawOf(raws, i);
+      const bytes = resolution?.replacement === undefined ? raw : Buffer.from(resolution.replacement, 'base64');
 
       let schemaId: number | null = null;
       let reason: string | undefined;
@@ -280,7 +320,7 @@ export class BronzeTransform {
         reason = purgedReason;
       }
       if (reason === undefined && row) {
-        const refused = this.appendSilver(row, toSilver, schemaId!, topic, partition, i, offsetWords, ingested, kafkaWords);
+        const refused = this.appendRow(row, toSilver, schemaId!, topic, partition, offset, numberOfWords(ingested, i), numberOfWords(kafkaWords, i));
         if (refused === undefined) continue;
         type = unknownError;
         reason = unknownError;
@@ -290,7 +330,6 @@ export class BronzeTransform {
         this.alreadyThereRows += 1;
         continue;
       }
-      const raw = raws[i]!;
       // A copy: the view would keep the whole page of its Bronze file.
       this.dlqRows.push({ raw: raw === null ? null : Uint8Array.from(raw), reason: reason!, type, detail, topic, partition, offset: offsets[i]!, kafkaTimestamp: kafkaTimestamps[i]!, schemaId });
       this.dlqByType[type] = (this.dlqByType[type] ?? 0) + 1;
@@ -298,8 +337,38 @@ export class BronzeTransform {
     }
   }
 
+  /** The quick way: true if the record is a valid one, plainly, and its row is in. */
+  private appendPlain(
+    { packed, positions }: PackedColumn, i: number, decoders: ReadonlyMap<number, DecoderOrReason>, writeId: MessageIdWriter, offset: number,
+    toSilver: boolean, topic: string, partition: number, ingestedMicros: number, kafkaMicros: number,
+  ): boolean {
+    const { columnar, record } = this;
+    const start = positions[i]! + packedPrefixBytes;
+    const end = positions[i + 1]!;
+    if (!columnar || start + wireHeaderBytes > end || packed[start] !== magicByte) return false;
+    const schemaId = wireSchemaIdAt(packed, start);
+    const found = decoders.get(schemaId);
+    if (!found || 'reason' in found || !found.decoder.fields) return false;
+    if (!record.moveTo(packed, start + wireHeaderBytes, end, found.decoder.fields)) return false;
+    const at = this.silverRows;
+    invariant(at < this.rowsMax, () => `more rows than the ${this.rowsMax} announced`);
+    const eventTime = columnar.map(record, at);
+    if (Number.isNaN(eventTime)) return false;
+    if (!toSilver) {
+      this.alreadyThereRows += 1;
+      return true;
+    }
+    const { messageIds } = columnar;
+    messageIds.begin(at);
+    const position = messageIds.take(messageIdBytes);
+    writeId(offset, messageIds.target, position);
+    messageIds.end();
+    this.appendLineage(schemaId, topic, partition, offset, ingestedMicros, kafkaMicros, eventTime);
+    return true;
+  }
+
   /** Undefined when the row is in; else why a column refused it. */
-  private appendSilver(row: Row, toSilver: boolean, schemaId: number, topic: string, partition: number, i: number, offsetWords: Int32Array, ingested: Int32Array, kafkaWords: Int32Array): string | undefined {
+  private appendRow(row: Row, toSilver: boolean, schemaId: number, topic: string, partition: number, offset: number, ingestedMicros: number, kafkaMicros: number): string | undefined {
     const at = this.silverRows;
     invariant(at < this.rowsMax, () => `more rows than the ${this.rowsMax} announced`);
     for (let c = 0; c < this.own.length; c += 1) {
@@ -313,19 +382,34 @@ export class BronzeTransform {
       this.alreadyThereRows += 1;
       return undefined;
     }
-    const { bronze_ingestion_timestamp: ingestion, schema_id, kafka_topic, kafka_partition, kafka_offset } = this.lineage;
-    ingestion.append(at, numberOfWords(ingested, i));
+    this.appendLineage(schemaId, topic, partition, offset, ingestedMicros, kafkaMicros, Number(row[this.dataset.eventTime]));
+    return undefined;
+  }
+
+  /** The row's other columns are in: with its lineage it counts. */
+  private appendLineage(schemaId: number, topic: string, partition: number, offset: number, ingestedMicros: number, kafkaMicros: number, eventTime: number): void {
+    const at = this.silverRows;
+    const { bronze_ingestion_timestamp, schema_id, kafka_topic, kafka_partition, kafka_offset } = this.lineage;
+    bronze_ingestion_timestamp.set(at, ingestedMicros);
     schema_id.append(at, schemaId);
-    kafka_topic.append(at, topic);
+    kafka_topic.set(at, topic);
     kafka_partition.append(at, partition);
-    kafka_offset.append(at, numberOfWords(offsetWords, i));
+    kafka_offset.set(at, offset);
     this.silverRows = at + 1;
-    const eventTime = Number(row[this.dataset.eventTime]);
     if (eventTime < this.eventTimeMin) this.eventTimeMin = eventTime;
     if (eventTime > this.eventTimeMax) this.eventTimeMax = eventTime;
-    const bucket = Math.floor(numberOfWords(kafkaWords, i) / producedBucketMicros);
-    this.produced.set(bucket, (this.produced.get(bucket) ?? 0) + 1);
-    return undefined;
+    const bucket = Math.floor(kafkaMicros / producedBucketMicros);
+    if (bucket !== this.producedBucket) {
+      this.countProduced();
+      this.producedBucket = bucket;
+    }
+    this.producedCount += 1;
+  }
+
+  /** Rows of one bucket follow each other: the map is asked once for them. */
+  private countProduced(): void {
+    if (this.producedCount > 0) this.produced.set(this.producedBucket, (this.produced.get(this.producedBucket) ?? 0) + this.producedCount);
+    this.producedCount = 0;
   }
 
   private refusal(row: Row, issues: readonly { message: string; path: readonly PropertyKey[] }[]): { type: string; reason: string; detail: string } {
@@ -340,6 +424,7 @@ export class BronzeTransform {
   }
 
   finish(): Transformed {
+    this.countProduced();
     const { silverRows, dlqRows, bronzeRows, alreadyThereRows } = this;
     invariant(silverRows + dlqRows.length + alreadyThereRows === bronzeRows,
       () => `rows lost: ${bronzeRows} in, ${silverRows} to Silver, ${dlqRows.length} to the DLQ, ${alreadyThereRows} there already`);

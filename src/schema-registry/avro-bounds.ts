@@ -149,3 +149,28 @@ export const compileAvroWalk = (schema: unknown): AvroWalk => {
   };
   return compile(schema as AvroJson, '');
 };
+
+/** As {@link AvroWalk}, over a record; writes where each field starts, and behind the last one where the record ends. */
+export type AvroFieldWalk = (bytes: Uint8Array, position: number, end: number, starts: Int32Array) => number;
+
+/** Compiles the walk of a record schema (parsed JSON) that finds its fields. SCHEMA_INCOMPATIBLE for what is no record schema. */
+export const compileAvroFieldWalk = (schema: unknown): { fieldCount: number; walk: AvroFieldWalk } => {
+  const { type, fields = [] } = (typeof schema === 'object' && schema !== null ? schema : {}) as Exclude<AvroJson, string | readonly AvroJson[]>;
+  if (type !== 'record') throw new TidemarkError('SCHEMA_INCOMPATIBLE', 'Avro schema: expected a record');
+  // Each field by itself: one that names a type of another field is refused, and such records are decoded as objects.
+  const walks = fields.map((field) => compileAvroWalk(field.type));
+  const fieldCount = walks.length;
+  return {
+    fieldCount,
+    walk: (bytes, position, end, starts) => {
+      let at = position;
+      for (let i = 0; i < fieldCount; i += 1) {
+        starts[i] = at;
+        at = walks[i]!(bytes, at, end);
+        if (at < 0) return at;
+      }
+      starts[fieldCount] = at;
+      return at;
+    },
+  };
+};

@@ -10,7 +10,10 @@ export const magicByte = 0;
 export const hasWireHeader = (bytes: Uint8Array): boolean => bytes.length >= wireHeaderBytes && bytes[0] === magicByte;
 
 /** The schema id of bytes that {@link hasWireHeader}. Signed, as Confluent's own clients read it. */
-export const wireSchemaId = (bytes: Uint8Array): number => (bytes[1]! << 24) | (bytes[2]! << 16) | (bytes[3]! << 8) | bytes[4]!;
+export const wireSchemaId = (bytes: Uint8Array): number => wireSchemaIdAt(bytes, 0);
+
+/** As {@link wireSchemaId}, of a record that begins at `at`. */
+export const wireSchemaIdAt = (bytes: Uint8Array, at: number): number => (bytes[at + 1]! << 24) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 8) | bytes[at + 4]!;
 
 /** The header and an Avro body as one record value. */
 export const encodeWire = (schemaId: number, body: Uint8Array): Buffer => {

@@ -11,8 +11,8 @@ import marketData from '../../src/datasets/market-data.ts';
  * takes the new hash under the old version.
  */
 const hashes: Record<string, string> = {
-  'binance-trades/1': 'fde0454ba11bd0fca2860d2a9be29125443fc94de2aa6c585f44e30a08238b94',
-  'kraken-trades/1': 'b7859894801b1c15da11c783549ed82d1cd9d163413838f7b5f717c969491d16',
+  'binance-trades/1': '0015e14e64caed07c6c3ba31147f39205035a6a8ee84f7b631f814dcf2bbb70d',
+  'kraken-trades/1': 'ad93784603d0095381db532e65425eb7c16bc58485211032bc0e6cbe01516ba1',
 };
 
 const folder = join(dirname(fileURLToPath(import.meta.url)), '../../src/datasets');

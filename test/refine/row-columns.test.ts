@@ -1,17 +1,17 @@
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import type { CellValue } from '../../src/datasets/dataset.ts';
-import type { ColumnValues, ConstantColumn } from '../../src/lake/columns.ts';
-import { isConstantColumn } from '../../src/lake/columns.ts';
+import type { EncodableColumn } from '../../src/lake/columns.ts';
+import { isConstantColumn, spreadColumn } from '../../src/lake/columns.ts';
 import type { Field, FieldType } from '../../src/lake/schema.ts';
 import { rowColumn } from '../../src/refine/row-columns.ts';
 
 const field = (type: FieldType, required = true): Field => ({ id: 1, name: 'c', type, required });
 /** The rows of a finished column, constants spread out. */
-const spread = (column: ColumnValues | ConstantColumn, rowCount: number): unknown[] => (isConstantColumn(column) ? Array.from({ length: rowCount }, () => column.constant) : Array.from(column as Iterable<unknown>));
+const spread = (column: EncodableColumn, rowCount: number): unknown[] => (isConstantColumn(column) ? Array.from({ length: rowCount }, () => column.constant) : Array.from(spreadColumn(column, rowCount) as Iterable<unknown>));
 
 /** Appends what is accepted, as the transform does: a refused value leaves its place to the next. */
-const appended = (of: Field, values: readonly (CellValue | undefined)[]): { kept: (CellValue | undefined)[]; column: ColumnValues | ConstantColumn } => {
+const appended = (of: Field, values: readonly (CellValue | undefined)[]): { kept: (CellValue | undefined)[]; column: EncodableColumn } => {
   const column = rowColumn(of, values.length);
   const kept: (CellValue | undefined)[] = [];
   for (const value of values) if (column.append(kept.length, value)) kept.push(value);
