@@ -18,7 +18,7 @@ await runCommand<{ json?: boolean }>(program, async ({ json }) => {
   const worker = await startTemporalWorker(config, log, telemetry);
   const { taskQueue, namespace, uiUrl } = config.temporal;
   if (json) process.stdout.write(`${JSON.stringify({ event: 'ready', pid: process.pid, taskQueue, namespace, http: telemetry.http?.url ?? null })}\n`);
-  else process.stdout.write(`Temporal Worker ready: task queue ${taskQueue}, namespace ${namespace}${uiUrl ? `, Web UI ${uiUrl}` : ''}${telemetry.http ? `, metrics ${telemetry.http.url}/metrics` : ''}. Ctrl-C stops it.\n`);
+  else process.stdout.write(`Temporal Worker ready: task queue ${taskQueue}, namespace ${namespace}${uiUrl ? `, Web UI ${uiUrl}` : ''}${telemetry.http ? `, page ${telemetry.http.url}, metrics ${telemetry.http.url}/metrics` : ''}. Ctrl-C stops it.\n`);
   stop.addEventListener('abort', () => void worker.stop().catch(() => {}), { once: true });
   let code = exitOk;
   try {

@@ -23,6 +23,7 @@ import { createMicroBatchMetrics } from '../../src/telemetry/micro-batch-metrics
 import { repeatLook } from '../../src/telemetry/slow-collector.ts';
 import { createWorkflowMetrics } from '../../src/telemetry/workflow-metrics.ts';
 import { openLake } from './lake.ts';
+import { startPage } from './page.ts';
 import { loadPipeline } from './pipeline.ts';
 import { loadRetainedTables, openRetention } from './retention.ts';
 import type { Telemetry } from './telemetry.ts';
@@ -137,6 +138,7 @@ export const startTemporalWorker = async (config: Config, log: Logger, telemetry
   const looking = looks.map((look) => repeatLook({
     look, everyMs: lookEveryMs, signal: stopped.signal, onFailure: (error) => log.warn({ err: error }, 'figures for /metrics could not be read'),
   }));
+  if (telemetry?.http) looking.push(startPage({ config, pipeline, http: telemetry.http, metrics: telemetry.metrics, catalog, store, temporal, log, signal: stopped.signal }).done);
   telemetry?.setReadiness(() => ({ ready: worker.getState() === 'RUNNING', worker: worker.getState() }));
   const done = worker.run().finally(async () => {
     stopped.abort();

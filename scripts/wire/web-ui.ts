@@ -1,5 +1,11 @@
 import type { Config } from '../../src/config/config.ts';
 
-/** The page of a Workflow in the Temporal Web UI; null without TEMPORAL_UI_URL. */
-export const webUiUrl = ({ temporal: { uiUrl, namespace } }: Pick<Config, 'temporal'>, workflowId: string): string | null =>
-  (uiUrl === undefined ? null : `${uiUrl.replace(/\/$/, '')}/namespaces/${encodeURIComponent(namespace)}/workflows/${encodeURIComponent(workflowId)}`);
+/** The list of Workflows in the Temporal Web UI; null without TEMPORAL_UI_URL. */
+export const webUiWorkflowsUrl = ({ temporal: { uiUrl, namespace } }: Pick<Config, 'temporal'>): string | null =>
+  (uiUrl === undefined ? null : `${uiUrl.replace(/\/$/, '')}/namespaces/${encodeURIComponent(namespace)}/workflows`);
+
+/** The page of a Workflow there. */
+export const webUiUrl = (config: Pick<Config, 'temporal'>, workflowId: string): string | null => {
+  const workflows = webUiWorkflowsUrl(config);
+  return workflows === null ? null : `${workflows}/${encodeURIComponent(workflowId)}`;
+};

@@ -39,6 +39,9 @@ const environmentSchema = z.object({
   CONSUMER_SESSION_TIMEOUT_MS: integer(1_000, 300_000).default(30_000).describe('A streaming worker that was silent for so long (killed, cut off) loses its topic partitions to the others'),
   GAP_POLICY: z.enum(['continue', 'halt']).default('continue').describe('What a streaming worker does when retention overtook it: record the gap and go on, or halt the topic partition'),
   METRICS_PORT: integer(0, 65_535).optional().describe('Port of /metrics, /healthz, /readyz and, in the Temporal Worker, the operator\'s page; 0: any free port, printed at start; unset: none is opened'),
+  PAGE_TOKEN: z.string().min(16, 'expected 16 characters or more').optional().describe('Whoever gives it may pause and resume streams on the operator\'s page; unset: the page only reads'),
+  PAGE_PROCESSES: z.string().default('').transform((text) => text.split(',').map((part) => part.trim()).filter((part) => part !== ''))
+    .pipe(z.array(z.string().regex(/^[^=]+=https?:\/\/\S+$/, 'expected <name>=<base URL>'))).describe('Other processes whose memory the operator\'s page shows: <name>=<base URL of its metrics>, comma-separated'),
   METRICS_HOST: z.string().min(1).default('127.0.0.1').describe('Address that METRICS_PORT is bound to; anything else than localhost opens it to the network'),
   RETENTION_POLICIES: z.string().default('').describe('How long rows stay, over the pipeline\'s own policies: <table>=<hot days>/<purge days>, <table>=<hot days>/never or <table>=keep, comma-separated'),
   ARCHIVE_BUCKET: z.string().regex(/^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$/, 'expected an S3 bucket name').optional().describe('Bucket of archived files, of the same S3 service; without it the lake\'s'),
@@ -79,6 +82,7 @@ export interface Config {
   readonly microBatch: { readonly rowsMin: number; readonly rowsMax: number; readonly triggerMs: number; readonly runningMax: number; readonly threads: number };
   readonly historyEventsMax: number;
   /** Port null: no HTTP server. */
+  readonly page: { readonly token: string | undefined; readonly processes: readonly { readonly name: string; readonly url: string }[] };
   readonly metrics: { readonly port: number | null; readonly host: string };
   /** Policies as text: they are checked against the pipeline's tables where it is loaded. */
   readonly retention: { readonly policies: string; readonly snapshotAgeMs: number; readonly snapshotsKept: number; readonly orphanGraceMs: number };
@@ -108,7 +112,7 @@ export const loadConfig = (env: NodeJS.ProcessEnv = process.env): Config => {
   if (!parsed.success) {
     const problems = parsed.error.issues.map((issue) => {
       const name = String(issue.path[0]);
-      const found = given[name] === undefined ? 'nothing' : /SECRET|KEY/.test(name) ? 'a value' : JSON.stringify(given[name]);
+      const found = given[name] === undefined ? 'nothing' : /SECRET|KEY|TOKEN/.test(name) ? 'a value' : JSON.stringify(given[name]);
       return `  ${name}: ${issue.message}; found ${found}`;
     });
     throw new TidemarkError('BAD_CONFIG', `bad configuration, ${problems.length} problem${problems.length === 1 ? '' : 's'}:\n${problems.join('\n')}`);
@@ -123,6 +127,7 @@ export const loadConfig = (env: NodeJS.ProcessEnv = process.env): Config => {
     streaming: { flushIntervalMs: e.FLUSH_INTERVAL_MS, flushIntervalMaxMs: e.FLUSH_INTERVAL_MAX_MS, flushBytes: e.FLUSH_BYTES, flushRows: e.FLUSH_ROWS, bufferBudgetBytes: e.BUFFER_BUDGET_BYTES, sessionTimeoutMs: e.CONSUMER_SESSION_TIMEOUT_MS, gapPolicy: e.GAP_POLICY },
     microBatch: { rowsMin: e.BATCH_ROWS_MIN, rowsMax: e.BATCH_ROWS_MAX, triggerMs: e.BATCH_TRIGGER_MS, runningMax: e.MICRO_BATCHES_RUNNING_MAX, threads: e.REFINE_THREADS },
     historyEventsMax: e.HISTORY_EVENTS_MAX,
+    page: { token: e.PAGE_TOKEN, processes: e.PAGE_PROCESSES.map((text) => ({ name: text.slice(0, text.indexOf('=')), url: text.slice(text.indexOf('=') + 1).replace(/\/$/, '') })) },
     metrics: { port: e.METRICS_PORT ?? null, host: e.METRICS_HOST },
     retention: { policies: e.RETENTION_POLICIES, snapshotAgeMs: e.SNAPSHOT_AGE_HOURS * 3_600_000, snapshotsKept: e.SNAPSHOTS_KEPT_MIN, orphanGraceMs: e.ORPHAN_GRACE_MINUTES * 60_000 },
     archive: { bucket: e.ARCHIVE_BUCKET ?? e.TIDEMARK_BUCKET, prefix: e.ARCHIVE_PREFIX, storageClass: e.ARCHIVE_STORAGE_CLASS },
@@ -170,6 +175,8 @@ export const configToEnvironment = (config: Config): Record<string, string> => (
   MICRO_BATCHES_RUNNING_MAX: String(config.microBatch.runningMax),
   HISTORY_EVENTS_MAX: String(config.historyEventsMax),
   REFINE_THREADS: String(config.microBatch.threads),
+  PAGE_TOKEN: config.page.token ?? '',
+  PAGE_PROCESSES: config.page.processes.map(({ name, url }) => `${name}=${url}`).join(','),
   METRICS_PORT: config.metrics.port === null ? '' : String(config.metrics.port),
   METRICS_HOST: config.metrics.host,
   RETENTION_POLICIES: config.retention.policies,
