@@ -1,6 +1,7 @@
 import { freshnessQuantile } from '../src/domain/freshness.ts';
 import type { DlqReplayProgress, ReplayMode } from '../src/contracts/dlq-replay.ts';
 import type { MicroBatchInput, MicroBatchResult } from '../src/contracts/micro-batch.ts';
+import type { ReprocessProgress, ReprocessPublished } from '../src/contracts/reprocess.ts';
 import type { StreamState } from '../src/contracts/stream.ts';
 
 // Markdown for the Temporal Web UI. Bounded: a stream of 500 topic partitions must not make a page of megabytes.
@@ -87,5 +88,20 @@ export const dlqReplayDetails = ({ source, mode, phase, paused, plan, rowsTotal,
   const reasons = Object.entries(counts.refusedByReason).sort(([, a], [, b]) => b - a);
   for (const [reason, count] of reasons.slice(0, reasonsShown)) lines.push(`- ${number(count)} refused again: ${reason}`);
   if (gold) lines.push('', `Gold has ${number(gold.goldRows)} rows more, ${number(gold.duplicates)} duplicates were dropped.`);
+  return lines.join('\n');
+};
+
+export const reprocessDetails = (progress: ReprocessProgress): string => {
+  const { source, phase, rowsTotal, rowsRefined, chunksTotal, chunksRefined, chunksRunning, silverRows, dlqRows, dlqByType, published, rowsPerSecondLimit, parallelism, refiningMs } = progress;
+  const rate = refiningMs > 0 ? rowsRefined / refiningMs * 1_000 : 0;
+  const lines = [
+    `**${source}**: **${phase}**${progress.isPublishing ? ', past the point of no return: it only rolls forward' : ''}`, '',
+    `Refined ${number(rowsRefined)} of ${number(rowsTotal)} rows (${rowsTotal === 0 ? 100 : Math.floor(rowsRefined / rowsTotal * 100)} %), ${chunksRefined} of ${chunksTotal} chunks, ${chunksRunning} of at most ${parallelism} running, `
+    + `${number(Math.round(rate))} rows a second${rowsPerSecondLimit === null ? '' : `, limited to ${number(rowsPerSecondLimit)}`}${rate > 0 && phase === 'refining' ? `, ${seconds((rowsTotal - rowsRefined) / rate * 1_000)} left` : ''}.`, '',
+    `Silver ${number(silverRows)}, DLQ ${number(dlqRows)}${dlqRows === 0 ? '' : ` (${Object.entries(dlqByType).map(([type, count]) => `${type} ${number(count)}`).join(', ')})`}`, '',
+  ];
+  const table = (name: string, one: ReprocessPublished | null): string => (one ? `| ${name} | ${number(one.addedRows)} | ${number(one.removedRows)} | ${one.snapshotId ?? '–'} |` : `| ${name} | – | – | – |`);
+  if (progress.isPublishing) lines.push('| table | rows added | rows replaced | snapshot |', '| --- | --- | --- | --- |', table('Silver', published.silver), table('DLQ', published.dlq), table('Gold', published.gold), '');
+  lines.push('Signals: `pause`, `resume`, `throttle` with {"rowsPerSecond": 20000, "parallelism": 2}. Cancelling before it publishes leaves the tables as they were.');
   return lines.join('\n');
 };

@@ -2,9 +2,11 @@ import { Client } from '@temporalio/client';
 import { DefaultLogger, NativeConnection, Runtime, Worker } from '@temporalio/worker';
 import type { LogEntry } from '@temporalio/worker';
 import { createAuditActivities } from '../../activities/audit.ts';
+import { createBackfillActivities } from '../../activities/backfill.ts';
 import { createCompactionActivities } from '../../activities/compaction.ts';
 import { createDlqReplayActivities } from '../../activities/dlq-replay.ts';
 import { createMicroBatchActivities } from '../../activities/micro-batch.ts';
+import { createReprocessActivities } from '../../activities/reprocess.ts';
 import { createRetentionActivities } from '../../activities/retention.ts';
 import { createRetentionExtensionActivities } from '../../activities/retention-extension.ts';
 import { createStreamActivities } from '../../activities/stream.ts';
@@ -22,6 +24,7 @@ import { createLakeMetrics } from '../../src/telemetry/lake-metrics.ts';
 import { createMicroBatchMetrics } from '../../src/telemetry/micro-batch-metrics.ts';
 import { repeatLook } from '../../src/telemetry/slow-collector.ts';
 import { createWorkflowMetrics } from '../../src/telemetry/workflow-metrics.ts';
+import { isRunningIn, offsetsOfMicroBatchIn } from './backfill.ts';
 import { openLake } from './lake.ts';
 import { startPage } from './page.ts';
 import { loadPipeline } from './pipeline.ts';
@@ -35,6 +38,7 @@ const activitiesMax = 24;
 const cachedWorkflowsMax = 100;
 const compactionNiceness = 10;
 const idleThreadMsMax = 30_000;
+const backfillNiceness = 15;
 const coreMetricsTimeoutMs = 3_000;
 /** Figures of the lake and of visibility. */
 const lookEveryMs = 60_000;
@@ -87,6 +91,8 @@ export const startTemporalWorker = async (config: Config, log: Logger, telemetry
   const mergePool = new RefinePool({ ...config, microBatch: { threads: 1 } }, log);
   // Compactions take turns, give way to all else, and leave no thread behind.
   const compactionPool = new RefinePool({ ...config, microBatch: { threads: 1 }, niceness: compactionNiceness }, log, { idleMsMax: idleThreadMsMax });
+  // Threads of their own, which give way to those of the live stream; none is started before the first backfill.
+  const backfillPool = new RefinePool({ ...config, microBatch: { threads: config.backfill.threads }, niceness: backfillNiceness }, log, { idleMsMax: idleThreadMsMax });
   const [lake, clientConnection, connection, workflowBundle] = await Promise.all([
     openLake(config, pipeline), connectTemporal(config), NativeConnection.connect({ address: config.temporal.address }), loadWorkflowBundle(), refinePool.open(), mergePool.open(),
   ]);
@@ -119,6 +125,8 @@ export const startTemporalWorker = async (config: Config, log: Logger, telemetry
       }),
       ...createMicroBatchActivities({ catalog, store, pipeline, refinePool, mergePool, ...(figures ? { onEvent: figures.microBatch } : {}) }),
       ...createDlqReplayActivities({ catalog, store, pipeline, refinePool, mergePool, registry, schemas: createSchemaStore({ store, registry }), topicPrefix: config.kafka.topicPrefix }),
+      ...createReprocessActivities({ catalog, store, pipeline, pool: backfillPool, isRunning: isRunningIn(temporal) }),
+      ...createBackfillActivities({ catalog, store, pipeline, pool: backfillPool, chunkRowsMax: config.microBatch.rowsMax, offsetsOfMicroBatch: offsetsOfMicroBatchIn(temporal) }),
     },
     maxConcurrentActivityTaskExecutions: activitiesMax,
     maxCachedWorkflows: cachedWorkflowsMax,
@@ -143,7 +151,7 @@ export const startTemporalWorker = async (config: Config, log: Logger, telemetry
   const done = worker.run().finally(async () => {
     stopped.abort();
     await Promise.all(looking);
-    await Promise.all([refinePool.close(), mergePool.close(), compactionPool.close()]);
+    await Promise.all([refinePool.close(), mergePool.close(), compactionPool.close(), backfillPool.close()]);
     await connection.close();
     await clientConnection.close();
   });

@@ -35,6 +35,7 @@ const environmentSchema = z.object({
   BATCH_ROWS_MAX: integer(1, 2_000_000).default(100_000).describe('Upper bound of the records in a micro-batch: what the memory of a Temporal Worker has room for'),
   MICRO_BATCHES_RUNNING_MAX: integer(1, 16).default(2).describe('Most micro-batches of one source that run at once'),
   HISTORY_EVENTS_MAX: integer(50, 4_500).default(4_000).describe('Events in the history of one run of a stream workflow before it continues as new'),
+  BACKFILL_THREADS: integer(1, 16).default(1).describe('Worker threads of one Temporal Worker for backfills, at a lower CPU priority than the live stream; started with the first one'),
   REFINE_THREADS: integer(1, 16).default(1).describe('Worker threads of one Temporal Worker that refine; merging has one more'),
   CONSUMER_SESSION_TIMEOUT_MS: integer(1_000, 300_000).default(30_000).describe('A streaming worker that was silent for so long (killed, cut off) loses its topic partitions to the others'),
   GAP_POLICY: z.enum(['continue', 'halt']).default('continue').describe('What a streaming worker does when retention overtook it: record the gap and go on, or halt the topic partition'),
@@ -80,6 +81,7 @@ export interface Config {
   readonly pipelineUrl: string;
   readonly streaming: { readonly flushIntervalMs: number; readonly flushIntervalMaxMs: number; readonly flushBytes: number; readonly flushRows: number; readonly bufferBudgetBytes: number; readonly sessionTimeoutMs: number; readonly gapPolicy: 'continue' | 'halt' };
   readonly microBatch: { readonly rowsMin: number; readonly rowsMax: number; readonly triggerMs: number; readonly runningMax: number; readonly threads: number };
+  readonly backfill: { readonly threads: number };
   readonly historyEventsMax: number;
   /** Port null: no HTTP server. */
   readonly page: { readonly token: string | undefined; readonly processes: readonly { readonly name: string; readonly url: string }[] };
@@ -126,6 +128,7 @@ export const loadConfig = (env: NodeJS.ProcessEnv = process.env): Config => {
     pipelineUrl: e.TIDEMARK_PIPELINE.startsWith('file:') ? e.TIDEMARK_PIPELINE : pathToFileURL(resolve(e.TIDEMARK_PIPELINE)).href,
     streaming: { flushIntervalMs: e.FLUSH_INTERVAL_MS, flushIntervalMaxMs: e.FLUSH_INTERVAL_MAX_MS, flushBytes: e.FLUSH_BYTES, flushRows: e.FLUSH_ROWS, bufferBudgetBytes: e.BUFFER_BUDGET_BYTES, sessionTimeoutMs: e.CONSUMER_SESSION_TIMEOUT_MS, gapPolicy: e.GAP_POLICY },
     microBatch: { rowsMin: e.BATCH_ROWS_MIN, rowsMax: e.BATCH_ROWS_MAX, triggerMs: e.BATCH_TRIGGER_MS, runningMax: e.MICRO_BATCHES_RUNNING_MAX, threads: e.REFINE_THREADS },
+    backfill: { threads: e.BACKFILL_THREADS },
     historyEventsMax: e.HISTORY_EVENTS_MAX,
     page: { token: e.PAGE_TOKEN, processes: e.PAGE_PROCESSES.map((text) => ({ name: text.slice(0, text.indexOf('=')), url: text.slice(text.indexOf('=') + 1).replace(/\/$/, '') })) },
     metrics: { port: e.METRICS_PORT ?? null, host: e.METRICS_HOST },
@@ -174,6 +177,7 @@ export const configToEnvironment = (config: Config): Record<string, string> => (
   BATCH_ROWS_MAX: String(config.microBatch.rowsMax),
   MICRO_BATCHES_RUNNING_MAX: String(config.microBatch.runningMax),
   HISTORY_EVENTS_MAX: String(config.historyEventsMax),
+  BACKFILL_THREADS: String(config.backfill.threads),
   REFINE_THREADS: String(config.microBatch.threads),
   PAGE_TOKEN: config.page.token ?? '',
   PAGE_PROCESSES: config.page.processes.map(({ name, url }) => `${name}=${url}`).join(','),

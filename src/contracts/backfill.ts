@@ -27,8 +27,6 @@ export interface BackfillInput {
   rowsPerSecond: number | null;
   /** Chunks refined at once. */
   parallelism: number;
-  /** Only continue-as-new passes it on. */
-  carried?: unknown;
 }
 
 export interface BackfillResult {
