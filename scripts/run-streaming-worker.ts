@@ -7,6 +7,9 @@ import type { Config } from '../src/config/config.ts';
 import { datasetOf } from '../src/datasets/pipeline.ts';
 import type { Pipeline } from '../src/datasets/pipeline.ts';
 import { TidemarkError, isTidemarkError } from '../src/domain/errors.ts';
+import { createRegistryClient } from '../src/schema-registry/registry-client.ts';
+import { SchemaKeeper } from '../src/schema-registry/schema-keeper.ts';
+import { createSchemaStore } from '../src/schema-registry/schema-store.ts';
 import { startStreamingWorker } from '../src/streaming/streaming-worker.ts';
 import type { StreamingState } from '../src/streaming/streaming-worker.ts';
 import { createTemporalCheckpointClient } from '../src/streaming/temporal-checkpoint-client.ts';
@@ -51,8 +54,10 @@ await runCommand<Options>(program, async ({ source: names, json }) => {
   const { topicPrefix } = config.kafka;
   const { flushIntervalMs, flushIntervalMaxMs, flushBytes, flushRows, bufferBudgetBytes, sessionTimeoutMs, gapPolicy } = config.streaming;
   const figures = createStreamingMetrics(telemetry.metrics, datasets.map(({ source }) => source));
+  const schemas = new SchemaKeeper({ schemas: createSchemaStore({ store: lake.store, registry: createRegistryClient({ url: config.schemaRegistry.url, attemptsMax: 1 }) }), log, signal: stop });
   const worker = startStreamingWorker({
     onEvent: figures.onEvent,
+    onSchemaIds: (ids) => schemas.see(ids),
     sources: datasets.map(({ source, topic, bronze }) => ({ source, topics: [`${topicPrefix}${topic}`], groupId: `${topicPrefix}tidemark-${source}`, bronze })),
     kafka: { brokers: config.kafka.brokers, sessionTimeoutMs },
     catalog: lake.catalog,

@@ -38,6 +38,8 @@ export interface BronzeWriterOptions {
   atStep: AtStep;
   /** Told of each failed attempt; the write goes on. */
   onRetry(key: string, error: Error): void;
+  /** Told of each buffer whose file is encoded, while its rows are there. */
+  onEncoded?: (buffer: PartitionBuffer) => void;
   uploadsMax?: number;
 }
 
@@ -47,7 +49,7 @@ const retryMs = { first: 100, max: 10_000 };
 
 /** Buffer → Parquet → object. Encodes one file at a time, puts a few at once, and tries for as long as S3 is away. */
 export class BronzeWriter {
-  private readonly options: Required<BronzeWriterOptions>;
+  private readonly options: BronzeWriterOptions & { uploadsMax: number };
   private encoding: Promise<unknown> = Promise.resolve();
   private uploads = 0;
   private readonly uploadWaiters: (() => void)[] = [];
@@ -85,6 +87,7 @@ export class BronzeWriter {
     const from = performance.now();
     const file = encodeBronzeFile(identity, buffer, fields, this.options.clock.nowMs());
     const produced = buffer.sampleTimestamps();
+    this.options.onEncoded?.(buffer);
     buffer.release();
     this.options.budget.take(file.bytes.length);
     return { file, encodeMs: performance.now() - from, produced };

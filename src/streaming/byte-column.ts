@@ -95,6 +95,19 @@ export class ByteColumn {
     return pieces;
   }
 
+  /** Where each value that is no null begins, and its length; no object is made for a row. */
+  forEachValue(rows: number, visit: (bytes: Uint8Array, at: number, length: number) => void): void {
+    for (const [index, { bytes, firstRow }] of this.chunks.entries()) {
+      const end = Math.min(rows, this.chunks[index + 1]?.firstRow ?? rows);
+      for (let row = firstRow, at = 0; row < end; row += 1) {
+        const length = this.lengths[row]!;
+        if (length < 0) continue;
+        visit(bytes, at + prefixBytes, length);
+        at += prefixBytes + length;
+      }
+    }
+  }
+
   /** Rows [from, to) one by one, as views. */
   views(from: number, to: number): (Uint8Array | null)[] {
     const views: (Uint8Array | null)[] = [];

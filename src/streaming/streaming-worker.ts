@@ -8,6 +8,7 @@ import type { Clock } from './clock.ts';
 import { FlushPace } from './flush-pace.ts';
 import { flushDefaults } from './flush-policy.ts';
 import type { FlushLimits } from './flush-policy.ts';
+import type { PartitionBuffer } from './partition-buffer.ts';
 import { SourceReader, closeAtBudget } from './source-reader.ts';
 import type { LaneState, StreamingEvent, StreamingLog } from './source-reader.ts';
 import type { AtStep } from './steps.ts';
@@ -19,6 +20,7 @@ import { fetchTopicRetention } from '../kafka/topics.ts';
 import type { ObjectStore } from '../lake/object-store.ts';
 import { bytesSource, openParquet } from '../lake/parquet-reader.ts';
 import type { Field } from '../lake/schema.ts';
+import { magicByte, wireHeaderBytes } from '../schema-registry/wire-codec.ts';
 import type { Catalog } from '../lake/table.ts';
 
 export type { StreamingEvent, StreamingLog } from './source-reader.ts';
@@ -53,6 +55,8 @@ export interface StreamingWorkerOptions {
   offsetCommitIntervalMs?: number;
   /** How often the broker's retention is looked at; default 30 s. */
   forecastIntervalMs?: number;
+  /** Told of the schema ids of the records in each Bronze file. */
+  onSchemaIds?: (ids: ReadonlySet<number>) => void;
   /** Unique for this process; made up by default. */
   owner?: string;
   clock?: Clock;
@@ -92,6 +96,20 @@ export interface StreamingWorker {
   /** Ends at once, as a crash would: nothing is closed or reported. Waits until its connections are gone. */
   kill(): Promise<void>;
 }
+
+/** Schema ids that the records' values name. */
+const schemaIdsOf = ({ values, rows }: PartitionBuffer): Set<number> => {
+  const ids = new Set<number>();
+  let last = -1;
+  values.forEachValue(rows, (bytes, at, length) => {
+    if (length < wireHeaderBytes || bytes[at] !== magicByte) return;
+    const id = (bytes[at + 1]! << 24) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 8) | bytes[at + 4]!;
+    if (id === last || id < 0) return;
+    last = id;
+    ids.add(id);
+  });
+  return ids;
+};
 
 const budgetWarningShare = 0.8;
 const budgetWarningEveryMs = 60_000;
@@ -161,8 +179,10 @@ export const startStreamingWorker = (options: StreamingWorkerOptions): Streaming
     options.log.warn({ owner, usedBytes: budget.usedBytes, limitBytes: budget.limit, share: Number(budget.usedShare.toFixed(2)) }, 'the byte budget is nearly used up: S3 takes less than Kafka gives');
     for (const { reader } of parts) reader.tellHealth();
   };
+  const { onSchemaIds } = options;
   const writer = new BronzeWriter({
     store: options.store, budget, clock, atStep,
+    ...(onSchemaIds ? { onEncoded: (buffer: PartitionBuffer) => onSchemaIds(schemaIdsOf(buffer)) } : {}),
     onRetry: (key, error) => options.log.warn({ key, error: error.message }, 'Bronze file not stored, trying again'),
   });
 
