@@ -33,18 +33,22 @@ export class SchemaKeeper {
   }
 
   see(ids: Iterable<number>): void {
+    if (this.seen.size >= idsMax) this.forgetUnknown();
     for (const id of ids) {
       const known = this.seen.get(id);
       if (known === 'kept' || (known && known.until > performance.now())) continue;
-      if (this.seen.size >= idsMax) this.forgetUnknown();
       if (this.seen.size >= idsMax) continue;
       this.seen.set(id, { until: Infinity });
       this.waiting.push(id);
     }
+    this.start();
+  }
+
+  private start(): void {
     while (this.waiting.length > 0 && this.running.size < askedAtOnceMax) {
       const work = this.keep(this.waiting.shift()!).finally(() => {
         this.running.delete(work);
-        this.see([]);
+        this.start();
       });
       this.running.add(work);
     }
