@@ -20,6 +20,7 @@ import { ensureTopics, fetchOffsetBounds } from '../../src/kafka/topics.ts';
 import { createRegistryClient } from '../../src/schema-registry/registry-client.ts';
 import { endpointEnvironment, startStack } from '../../src/stack/index.ts';
 import type { Stack } from '../../src/stack/index.ts';
+import { findFreePorts } from '../../src/stack/ports.ts';
 import { createLogger } from '../../src/telemetry/logger.ts';
 import { ProgressLine, exitFailed, exitOk, megabytes, milliseconds, table, thousands } from '../cli.ts';
 import { ScriptProcess } from './child-process.ts';
@@ -40,6 +41,7 @@ export interface DemoOptions {
 }
 
 const topicPartitions = 3;
+const pageHost = '127.0.0.1';
 const pollMs = 250;
 /** The demo gives up when nothing has moved for this long. */
 const stallMs = 180_000;
@@ -65,6 +67,8 @@ export interface DemoResult {
   peak_rss_bytes: Record<string, number>;
   tables: Record<string, string>;
   s3: { endpoint: string | undefined; region: string; bucket: string; access_key_id: string; secret_access_key: string };
+  /** The operator's page. */
+  page: string;
   temporal_ui: string | undefined;
   temporal_address: string;
   kafka_brokers: string;
@@ -123,9 +127,15 @@ class DemoRun {
   readonly progress = new ProgressLine();
   readonly processes: ScriptProcess[] = [];
   private stack: Stack | null = null;
+  /** Of those processes that others find by their port; it stays the same when one is started again. */
+  private ports: Readonly<Record<string, number>> = {};
 
   constructor(options: DemoOptions) {
     this.options = options;
+  }
+
+  get pageUrl(): string {
+    return `http://${pageHost}:${this.ports['temporal-worker']}`;
   }
 
   say(text: string): void {
@@ -142,14 +152,17 @@ class DemoRun {
         else this.say(`  ${server}: ${message}`);
       },
     });
-    const config = loadConfig({ ...process.env, ...endpointEnvironment(this.stack.endpoints), METRICS_PORT: '0' });
-    return config;
+    const [pagePort, streamingPort] = await findFreePorts(2);
+    this.ports = { 'temporal-worker': pagePort!, 'streaming-worker': streamingPort! };
+    return loadConfig({
+      ...process.env, ...endpointEnvironment(this.stack.endpoints), METRICS_PORT: '0', METRICS_HOST: pageHost, PAGE_PROCESSES: `streaming worker=http://${pageHost}:${streamingPort}`,
+    });
   }
 
   start(name: string, script: string, args: readonly string[], config: Config, restarts: boolean): ScriptProcess {
     const started = new ScriptProcess({
       name, script, args, restarts,
-      env: { ...process.env, ...configToEnvironment(config) },
+      env: { ...process.env, ...configToEnvironment(config), METRICS_PORT: String(this.ports[name] ?? 0) },
       logFile: join(this.options.folder, `${name.replaceAll(' ', '-')}.log`),
       onRestart: (which, how) => this.say(`  ${which} ended (${how}); it is started again`),
     });
@@ -198,7 +211,7 @@ const flow = async (run: DemoRun, config: Config, pipeline: Pipeline, lake: Lake
   const temporalWorker = run.start('temporal-worker', 'run-temporal-worker.ts', ['--json'], config, true);
   const streamingWorker = run.start('streaming-worker', 'run-streaming-worker.ts', ['--json'], config, true);
   const [worker, streaming] = await Promise.all([temporalWorker, streamingWorker].map((one) => one.event(hasEvent('ready'), signal)));
-  run.say(`  Temporal Worker: ready (pid ${String(worker?.['pid'])})\n  streaming worker: ready (pid ${String(streaming?.['pid'])})`);
+  run.say(`  Temporal Worker: ready (pid ${String(worker?.['pid'])}), operator's page ${run.pageUrl}\n  streaming worker: ready (pid ${String(streaming?.['pid'])})`);
   const captures = captureArguments(options).map(({ name, args }) => run.start(name, 'run-capture.ts', args, config, false));
 
   const bad: Promise<BadRecord[]> = options.source.kind === 'simulator'
@@ -333,7 +346,7 @@ const problemsOf = ({ audit, captureResults, badRecords, states, dlq }: DemoOutc
   return problems;
 };
 
-const resultOf = (config: Config, outcome: DemoOutcome): DemoResult => {
+const resultOf = (config: Config, outcome: DemoOutcome, pageUrl: string): DemoResult => {
   const { audit, states, locations, peaks } = outcome;
   const freshness = totalsOf(states).reduce((sum, totals) => mergeFreshness(sum, totals.freshness), {});
   const problems = problemsOf(outcome);
@@ -350,6 +363,7 @@ const resultOf = (config: Config, outcome: DemoOutcome): DemoResult => {
       endpoint: config.s3.endpoint, region: config.s3.region, bucket: config.s3.bucket,
       access_key_id: config.s3.accessKeyId, secret_access_key: config.s3.secretAccessKey,
     },
+    page: pageUrl,
     temporal_ui: config.temporal.uiUrl,
     temporal_address: config.temporal.address,
     kafka_brokers: config.kafka.brokers.join(','),
@@ -361,7 +375,7 @@ const resultOf = (config: Config, outcome: DemoOutcome): DemoResult => {
 const print = (run: DemoRun, config: Config, outcome: DemoOutcome): boolean => {
   const { options } = run;
   const { audit, badRecords } = outcome;
-  const result = resultOf(config, outcome);
+  const result = resultOf(config, outcome, run.pageUrl);
   const people = options.json ? process.stderr : process.stdout;
   const lines: string[] = [''];
   lines.push(table(['source', 'Kafka', 'Bronze', 'Silver', 'DLQ'], audit.sources.map((source) => [
@@ -381,7 +395,7 @@ const print = (run: DemoRun, config: Config, outcome: DemoOutcome): boolean => {
     const gold = result.tables[audit.gold[0]!.table];
     const endpoint = new URL(config.s3.endpoint ?? 'https://s3.amazonaws.com');
     lines.push(
-      '', 'Everything is left running:', `  Temporal Web UI  ${config.temporal.uiUrl ?? config.temporal.address}`,
+      '', 'Everything is left running:', `  operator's page  ${run.pageUrl}`, `  Temporal Web UI  ${config.temporal.uiUrl ?? config.temporal.address}`,
       ...run.processes.flatMap((one) => {
         const http = one.lastEvent(hasEvent('ready'))?.['http'];
         return typeof http === 'string' && one.pid !== undefined ? [`  metrics          ${http}/metrics (${one.name})`] : [];
