@@ -25,7 +25,7 @@ export interface PageDeps {
 }
 
 /** A stream whose Workflow Task hangs must not hold up the others' figures, nor the end of the process. */
-const lookDeadlineMs = 10_000;
+const lookDeadlineMs = 5_000;
 
 const fetchText = async (url: string, signal: AbortSignal): Promise<string> => {
   const answer = await fetch(`${url}/metrics`, { signal });

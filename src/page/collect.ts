@@ -41,6 +41,8 @@ const rateWindowMs = 60_000;
 /** The broker is asked, and the lists of Workflows read, this often: each costs connections or a search. */
 const slowEveryMs = 6_000;
 const processTimeoutMs = 2_000;
+/** A query that fails once is no news: a busy Temporal Worker answers the next one. */
+const silenceMaxMs = 30_000;
 
 const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error)).split('\n')[0]!.slice(0, 200);
 
@@ -94,11 +96,16 @@ export const createCollector = (deps: CollectDeps): Collector => {
   const problems: string[] = [];
   const topics = pipeline.datasets.map(({ topic }) => `${deps.topicPrefix}${topic}`);
 
-  const stateOf = async (source: string): Promise<{ state: StreamState | null; problem: string | null }> => {
+  const answers = new Map<string, { state: StreamState; atMs: number }>();
+  const stateOf = async (source: string, nowMs: number): Promise<{ state: StreamState | null; isNew: boolean; problem: string | null }> => {
     try {
-      return { state: await client.workflow.getHandle(streamWorkflowId(source)).query<StreamState>(stateQuery), problem: null };
+      const state = await client.workflow.getHandle(streamWorkflowId(source)).query<StreamState>(stateQuery);
+      answers.set(source, { state, atMs: nowMs });
+      return { state, isNew: true, problem: null };
     } catch (error) {
-      return { state: null, problem: messageOf(error) };
+      const last = answers.get(source);
+      const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error;
+      return { state: last && nowMs - last.atMs < silenceMaxMs ? last.state : null, isNew: false, problem: messageOf(cause) };
     }
   };
 
@@ -123,7 +130,7 @@ export const createCollector = (deps: CollectDeps): Collector => {
 
   const sourceView = async (dataset: Dataset, nowMs: number, bounds: Record<string, { low: bigint; high: bigint }> | null, dlqRows: Map<string, number>): Promise<SourceView> => {
     const { source } = dataset;
-    const [{ state, problem }, bronze, silver] = await Promise.all([stateOf(source), catalog.load(dataset.bronze.name), rowsOf(dataset.silver.name)]);
+    const [{ state, isNew, problem }, bronze, silver] = await Promise.all([stateOf(source, nowMs), catalog.load(dataset.bronze.name), rowsOf(dataset.silver.name)]);
     const topic = `${deps.topicPrefix}${dataset.topic}`;
     const ofBroker = Object.entries(bounds ?? {}).filter(([key]) => key.slice(0, key.lastIndexOf('/')) === topic);
     const lags = new Map(ofBroker.map(([key, { low, high }]) => {
@@ -133,12 +140,12 @@ export const createCollector = (deps: CollectDeps): Collector => {
     const lagRecords = bounds === null ? null : [...lags.values()].reduce((sum, lag) => sum + lag, 0);
     const history = histories.get(source)!;
     const sample = state && { atMs: nowMs, lagRecords, refinedRows: state.totals.refinedRows, freshness: state.totals.freshness };
-    if (sample) history.add(sample);
-    if (state) noteBatches(source, state);
+    if (sample && isNew) history.add(sample);
+    if (state && isNew) noteBatches(source, state);
     const recent = sample ? history.over(freshnessWindowMs, sample) : null;
     const names = [...new Set([...Object.keys(state?.topicPartitions ?? {}), ...lags.keys()])].sort();
     return {
-      source, phase: state?.phase ?? null, problem, url: workflowUrl(streamWorkflowId(source)), lagRecords,
+      source, phase: state?.phase ?? null, problem: state ? null : problem, url: workflowUrl(streamWorkflowId(source)), lagRecords,
       freshnessMs: { p50: recent?.freshnessP50Ms ?? null, p99: recent?.freshnessP99Ms ?? null },
       rowsPerSecond: sample ? history.over(rateWindowMs, sample).rowsPerSecond : 0,
       rows: { bronze: Number(bronze.currentSnapshot?.summary['total-records'] ?? 0), silver, dlq: dlqRows.get(source) ?? 0 },

@@ -41,7 +41,7 @@ export const sparkline = (label, points, text, second = []) => {
   const area = (run) => `${line(run)}V${height - 2}H${x(run[0]?.atMs ?? 0)}Z`;
   const words = last === null ? `${label}: nothing yet` : `${label}: now ${text(last)}, at most ${text(highest)}`;
   return h('figure', null,
-    h('figcaption', null, h('span', null, label), h('span.number', null, last === null ? '–' : `${text(last)} · max ${text(highest)}`)),
+    h('figcaption', null, h('span', null, label), h('span', null, last === null ? 'nothing yet' : `now ${text(last)}, at most ${text(highest)}`)),
     h('svg.spark', { 'viewBox': `0 0 ${width} ${height}`, 'preserveAspectRatio': 'none', 'role': 'img', 'aria-label': words },
       h('line.base', { x1: 0, x2: width, y1: height - 1.5, y2: height - 1.5 }),
       runsOf(points).map((run) => [h('path.area', { d: area(run) }), h('path.line', { d: line(run) })]),

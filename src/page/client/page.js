@@ -17,7 +17,7 @@ const answers = new Map();
 const main = /** @type {HTMLElement} */ (document.getElementById('main'));
 const connection = /** @type {HTMLElement} */ (document.getElementById('connection'));
 const tokenKey = 'tidemark-token';
-const staleMs = 12_000;
+const staleMs = 15_000;
 const reasonsShown = 12;
 
 const count = (/** @type {number} */ value) => Math.round(value).toLocaleString('en');
