@@ -1,6 +1,7 @@
 import type { AuditReport } from '../../src/contracts/audit.ts';
 import type { RetentionPolicy } from '../../src/domain/retention.ts';
 import { dayMs } from '../../src/domain/retention.ts';
+import type { MemoryObjectStore } from '../support/memory-object-store.ts';
 import { createMemoryObjectStore } from '../support/memory-object-store.ts';
 import { Archive } from '../../src/retention/archive.ts';
 import { retainedTables } from '../../src/retention/policies.ts';
@@ -18,11 +19,24 @@ export const firstDay = 20_000;
 export const hourMs = 3_600_000;
 const microsOf = (ms: number): bigint => BigInt(ms) * 1_000n;
 
+interface AgingLakeOptions {
+  policies?: Record<string, RetentionPolicy>;
+  /** Begins as a copy of another one. */
+  of?: { store: MemoryObjectStore; all: readonly Reading[]; now: () => number };
+}
+
 /** A lake that grows day by day under a clock of its own, with an archive beside it. */
-export const createAgingLake = async ({ policies = {} }: { policies?: Record<string, RetentionPolicy> } = {}) => {
+export const createAgingLake = async ({ policies = {}, of }: AgingLakeOptions = {}) => {
   let nowMs = firstDay * dayMs + 12 * hourMs;
   const now = (): number => nowMs;
   const store = createMemoryObjectStore('lake', now);
+  if (of) {
+    for (const [key, { body, metadata, lastModifiedMs }] of of.store.objects) {
+      nowMs = lastModifiedMs;
+      await store.put(key, body, { metadata });
+    }
+    nowMs = of.now();
+  }
   const lake = await createSmallLake(store, { now, expireMetadataEvery: 0 });
   const archive = new Archive({ store, namespace: pipeline.namespace, prefix: 'archive', now });
   const tables = retainedTables(pipeline, policies);
@@ -31,7 +45,7 @@ export const createAgingLake = async ({ policies = {} }: { policies?: Record<str
     catalog: lake.catalog, store, pipeline, now, limits: { snapshotAgeMs: 2 * dayMs, snapshotsKept: 2, orphanGraceMs: dayMs },
     oldestWriterMs: () => Promise.resolve(null), isRunning: () => Promise.resolve(false),
   };
-  const all: Reading[] = [];
+  const all: Reading[] = [...of?.all ?? []];
   const next = new Map<string, number>();
   let sweeps = 0;
 

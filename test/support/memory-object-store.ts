@@ -11,7 +11,7 @@ import type { CopyingObjectStore, ObjectHead, PutOptions } from '../../src/lake/
 export type PutFault = 'failBefore' | 'loseAnswer' | (() => Promise<void>);
 
 export interface MemoryObjectStore extends CopyingObjectStore {
-  readonly objects: ReadonlyMap<string, { body: Uint8Array; etag: string; lastModifiedMs: number }>;
+  readonly objects: ReadonlyMap<string, { body: Uint8Array; etag: string; lastModifiedMs: number; metadata: Record<string, string> }>;
   /** Called for each put; what it returns strikes that put. */
   onPut: ((key: string, options: PutOptions) => PutFault | undefined) | undefined;
   /** Called before each get, getRange and head; may throw or wait. */
