@@ -1,4 +1,6 @@
 import { freshnessQuantile } from '../src/domain/freshness.ts';
+import { Coverage } from '../src/domain/offsets.ts';
+import type { CoverageJson } from '../src/domain/offsets.ts';
 import type { DlqReplayProgress, ReplayMode } from '../src/contracts/dlq-replay.ts';
 import type { MicroBatchInput, MicroBatchResult } from '../src/contracts/micro-batch.ts';
 import type { ReprocessProgress, ReprocessPublished } from '../src/contracts/reprocess.ts';
@@ -12,6 +14,11 @@ const workersShown = 10;
 
 const number = (value: number | bigint): string => String(value).replace(/\B(?=(\d{3})+(?!\d))/g, ',');
 const seconds = (ms: number | null): string => (ms === null ? 'unknown' : `${(ms / 1000).toFixed(ms < 10_000 ? 2 : 1)} s`);
+
+/** Said beside an activity or a child Workflow in the Web UI's timeline: how much it is about. */
+export const countOf = (count: number | bigint, one: string): string => `${number(count)} ${one}${Number(count) === 1 ? '' : 's'}`;
+/** Records that the intervals hold, holes apart. */
+export const recordsOf = (intervals: CoverageJson): bigint => Coverage.fromJson(intervals).size;
 
 export const streamDetails = (state: StreamState): string => {
   const { totals } = state;

@@ -2,7 +2,7 @@ import { ApplicationFailure, proxyActivities, setCurrentDetails, upsertSearchAtt
 import { ActivityFailure, defineSearchAttributeKey } from '@temporalio/common';
 import type { MicroBatchActivities, MicroBatchInput, MicroBatchResult, PublishInput, RefinedBatch } from '../src/contracts/micro-batch.ts';
 import { searchAttributes } from '../src/contracts/visibility.ts';
-import { microBatchDetails } from './details.ts';
+import { countOf, microBatchDetails, recordsOf } from './details.ts';
 
 const { refineBatch, publishSilver, publishDlq, mergeGold } = proxyActivities<MicroBatchActivities>({
   startToCloseTimeout: '15 minutes',
@@ -28,15 +28,17 @@ export async function microBatchWorkflow(input: MicroBatchInput): Promise<MicroB
   for (let round = 1; ; round += 1) {
     try {
       show(input.divert === undefined ? 'refining' : 'diverting to the DLQ', {});
-      const refined = await refineBatch(input);
+      const refined = await refineBatch.executeWithOptions({ summary: countOf(recordsOf(input.intervals), 'record') }, [input]);
       const counts = countsOf(refined);
       const publish: PublishInput = { ...input, stagedKey: refined.stagedKey };
       show('publishing Silver and DLQ', counts);
       // Two tables, and neither waits for the other; both have ended before anything follows, also if one has failed.
-      const published = await Promise.allSettled([publishSilver(publish), publishDlq(publish)]);
+      const published = await Promise.allSettled([
+        publishSilver.executeWithOptions({ summary: countOf(counts.silverRows, 'row') }, [publish]), publishDlq.executeWithOptions({ summary: countOf(counts.dlqRows, 'row') }, [publish]),
+      ]);
       for (const outcome of published) if (outcome.status === 'rejected') throw outcome.reason;
       show('merging Gold', counts);
-      const { goldRows, duplicates, freshness } = await mergeGold(publish);
+      const { goldRows, duplicates, freshness } = await mergeGold.executeWithOptions({ summary: countOf(counts.silverRows, 'Silver row') }, [publish]);
       const result: MicroBatchResult = { ...counts, goldRows, duplicates, freshness };
       show('published', result);
       upsertSearchAttributes([

@@ -21,7 +21,7 @@ import { microBatchWorkflowId } from '../src/contracts/micro-batch.ts';
 import type { LakeCursor, MicroBatchOutcome, StreamActivities } from '../src/contracts/micro-batch.ts';
 import { searchAttributes } from '../src/contracts/visibility.ts';
 import { microBatchWorkflow } from './micro-batch.ts';
-import { streamDetails } from './details.ts';
+import { countOf, recordsOf, streamDetails } from './details.ts';
 import { streamState } from './stream-state.ts';
 
 /** Bronze files of one table commit, as JSON: some 170 files. Its result names each of them once more at worst. */
@@ -147,7 +147,8 @@ export async function streamWorkflow(input: StreamWorkflowInput): Promise<void> 
       const named = firstWithin(ledger.pendingFiles().map(({ topicPartition, fileEpoch, startOffset, endOffset }) => ({ topicPartition, fileEpoch, startOffset, endOffset })), commitBytesMax);
       const files = ledger.pendingFiles().slice(0, named.length);
       if (files.length > 0) {
-        const { refused } = await commitBronze({ source, files: named });
+        const summary = `${countOf(files.length, 'file')}, ${countOf(files.reduce((sum, { rowCount }) => sum + rowCount, 0), 'record')}`;
+        const { refused } = await commitBronze.executeWithOptions({ summary }, [{ source, files: named }]);
         ledger.bronzeCommitted(files.filter(({ topicPartition, startOffset }) => {
           const first = refused[topicPartition];
           return !first || BigInt(startOffset) < BigInt(first.startOffset);
@@ -197,7 +198,7 @@ export async function streamWorkflow(input: StreamWorkflowInput): Promise<void> 
         workflowId: microBatchWorkflowId(source, batch),
         parentClosePolicy: ParentClosePolicy.ABANDON,
         args: [{ source, batch, intervals, ...(divert === undefined ? {} : { divert }) }],
-        staticSummary: `${source} micro-batch ${batch}${divert === undefined ? '' : ', to the DLQ'}`,
+        staticSummary: `${source} micro-batch ${batch}: ${countOf(recordsOf(intervals), 'record')}${divert === undefined ? '' : ', to the DLQ'}`,
         typedSearchAttributes: [{ key: sourceKey, value: source }],
       });
     } finally {

@@ -16,6 +16,15 @@ export interface TemporalCheckpointOptions {
   claimDeadlineMs?: number;
 }
 
+/** Stands under "Details" in the Web UI for as long as the Workflow runs: what somebody who opens it can do there. */
+const streamGuide = [
+  'Streaming workers claim topic partitions here (Update `claim`) and report Bronze files that are durable (Signal `reportCheckpoint`); each is committed to the Bronze table at once, and micro-batches are started over what is open.',
+  '',
+  '- Signal `pause`: start no more micro-batches, while Bronze goes on; `resume`: start them again.',
+  '- Signal `retryBatch` with the number of a failed micro-batch: refine it again; `divertBatch`: put it into the DLQ whole.',
+  '- Query `state`: offsets, gaps, micro-batches and totals as JSON. The same for people: Current Details, or `npm run status`.',
+].join('\n');
+
 /** A payload has room for so many topic partitions; more are asked for in turns. */
 const pagesOf = (topicPartitions: readonly string[]): string[][] =>
   Array.from({ length: Math.ceil(topicPartitions.length / topicPartitionsAtOnceMax) }, (_, page) => topicPartitions.slice(page * topicPartitionsAtOnceMax, (page + 1) * topicPartitionsAtOnceMax));
@@ -39,6 +48,7 @@ export const createTemporalCheckpointClient = ({ client, taskQueue, deadlineMs =
       taskQueue,
       args: [input],
       staticSummary: `Checkpoints and micro-batches of ${source}`,
+      staticDetails: streamGuide,
       workflowIdConflictPolicy: 'USE_EXISTING',
       workflowIdReusePolicy: 'ALLOW_DUPLICATE',
     });
