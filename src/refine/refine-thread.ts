@@ -1,5 +1,5 @@
 import { platform, setPriority } from 'node:os';
-import { setFlagsFromString } from 'node:v8';
+import { getHeapStatistics, setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { parentPort, workerData } from 'node:worker_threads';
 import type { FromThread, ToThread } from './thread-messages.ts';
@@ -16,10 +16,22 @@ const answer = (message: FromThread): void => { port.postMessage(message); };
 // On Linux pid 0 is the calling thread, elsewhere the whole process.
 if (config.niceness !== undefined && platform() === 'linux') setPriority(0, config.niceness);
 
-// A finished task leaves a hundred megabytes and more that nobody needs, much of it outside of V8's heap, where V8 hardly
-// sees it. Collected between tasks, it does not add up to the next task's; a full collection then takes some 20 ms.
+// A task of a hundred thousand rows leaves tens of megabytes that nobody needs, most of it outside of V8's heap, where V8 hardly
+// sees it. Collected between tasks, it does not add up to the next task's. Small tasks leave little, and a full collection takes
+// some 20 ms of several cores: it waits until they have left much together.
 setFlagsFromString('--expose-gc');
-const collectGarbage = runInNewContext('gc') as () => void;
+const collect = runInNewContext('gc') as () => void;
+const garbageBytesMax = 24 << 20;
+const heldBytes = (): number => {
+  const { used_heap_size: heap, external_memory: external } = getHeapStatistics();
+  return heap + external;
+};
+let heldAfterCollection = 0;
+const collectGarbage = (): void => {
+  if (heldBytes() - heldAfterCollection < garbageBytesMax) return;
+  collect();
+  heldAfterCollection = heldBytes();
+};
 
 /** Opened with the first task; a failure to open fails that task and is tried again with the next. */
 let opened: Promise<TaskRunners> | undefined;
