@@ -16,4 +16,4 @@ COPY scripts ./scripts
 COPY docs/runbooks ./docs/runbooks
 USER node
 ENTRYPOINT ["node"]
-CMD ["scripts/run-temporal-worker.ts"]
+CMD ["--max-semi-space-size=4", "scripts/run-temporal-worker.ts"]

@@ -87,8 +87,9 @@ export const startTemporalWorker = async (config: Config, log: Logger, telemetry
   // A bad policy stops the process before it takes any work.
   loadRetainedTables(config, pipeline);
   const refinePool = new RefinePool(config, log);
-  // One thread for all merges: they follow each other into the same Gold buckets, and share the cache of its keys.
-  const mergePool = new RefinePool({ ...config, microBatch: { threads: 1 } }, log);
+  // One thread for all merges: they follow each other into the same Gold buckets, and share the cache of its keys. Where one thread
+  // refines, it merges too: another would hold as much memory again, for cores that a small machine does not have.
+  const mergePool = config.microBatch.threads === 1 ? refinePool : new RefinePool({ ...config, microBatch: { threads: 1 } }, log);
   // Compactions take turns, give way to all else, and leave no thread behind.
   const compactionPool = new RefinePool({ ...config, microBatch: { threads: 1 }, niceness: compactionNiceness }, log, { idleMsMax: idleThreadMsMax });
   // Threads of their own, which give way to those of the live stream; none is started before the first backfill.

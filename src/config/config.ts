@@ -36,7 +36,7 @@ const environmentSchema = z.object({
   MICRO_BATCHES_RUNNING_MAX: integer(1, 16).default(2).describe('Most micro-batches of one source that run at once'),
   HISTORY_EVENTS_MAX: integer(50, 4_500).default(4_000).describe('Events in the history of one run of a stream workflow before it continues as new'),
   BACKFILL_THREADS: integer(1, 16).default(1).describe('Worker threads of one Temporal Worker for backfills, at a lower CPU priority than the live stream; started with the first one'),
-  REFINE_THREADS: integer(1, 16).default(1).describe('Worker threads of one Temporal Worker that refine; merging has one more'),
+  REFINE_THREADS: integer(1, 16).default(1).describe('Worker threads of one Temporal Worker that refine; from 2 on merging has one more, and with 1 that one merges too'),
   CONSUMER_SESSION_TIMEOUT_MS: integer(1_000, 300_000).default(30_000).describe('A streaming worker that was silent for so long (killed, cut off) loses its topic partitions to the others'),
   GAP_POLICY: z.enum(['continue', 'halt']).default('continue').describe('What a streaming worker does when retention overtook it: record the gap and go on, or halt the topic partition'),
   METRICS_PORT: integer(0, 65_535).optional().describe('Port of /metrics, /healthz, /readyz and, in the Temporal Worker, the operator\'s page; 0: any free port, printed at start; unset: none is opened'),

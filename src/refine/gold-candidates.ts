@@ -250,6 +250,37 @@ export class KeySet {
   }
 }
 
+/**
+ * Where in a range of event times the candidates lie, to some thousandths of it. A duplicate that comes late has its first copy's time:
+ * without this, one such row would make a merge read all of the bucket's keys between then and now.
+ */
+export class EventTimes {
+  private readonly start: number;
+  private readonly width: number;
+  private readonly slots = new Uint8Array(eventTimeSlots);
+
+  constructor({ start, end }: TimeRange) {
+    this.start = start;
+    this.width = Math.max(1, (end - start) / eventTimeSlots);
+  }
+
+  add(micros: number): void {
+    this.slots[this.slotOf(micros)] = 1;
+  }
+
+  /** False only if no candidate lies in [min, max]. */
+  overlap(min: number, max: number): boolean {
+    const last = this.slotOf(max);
+    for (let slot = this.slotOf(min); slot <= last; slot += 1) if (this.slots[slot] === 1) return true;
+    return false;
+  }
+
+  private slotOf(micros: number): number {
+    return Math.max(0, Math.min(eventTimeSlots - 1, Math.floor((micros - this.start) / this.width)));
+  }
+}
+const eventTimeSlots = 4_096;
+
 /** Candidates of one bucket and time range, as columns. */
 export class Candidates {
   readonly runs: CandidateRun[] = [];
@@ -265,9 +296,11 @@ export class Candidates {
   private numbers = new Int32Array(0);
   private index: KeyIndex | undefined;
   private readonly planned: PlannedOffsets;
+  private readonly times: EventTimes | undefined;
 
-  constructor(planned: PlannedOffsets) {
+  constructor(planned: PlannedOffsets, times?: EventTimes) {
     this.planned = planned;
+    this.times = times;
   }
 
   get byteLength(): number {
@@ -300,7 +333,7 @@ export class Candidates {
   ): Promise<boolean> {
     const isSliced = group.eventTimeMin < range.start || group.eventTimeMax >= range.end;
     const names = new Set([...columns.key, columns.topic, columns.partition, columns.offset]);
-    if (isSliced || group.isMixed) names.add(columns.eventTime);
+    if (isSliced || group.isMixed || this.times) names.add(columns.eventTime);
     if (group.isMixed) for (const { column } of bucket.dimensions) names.add(column);
     const { columns: values } = await readStoredColumns(file, { columns: [...names], rowGroups: [group.rowGroup] });
     const selected = this.select(group, values, columns, bucket, isSliced ? range : undefined);
@@ -326,12 +359,13 @@ export class Candidates {
       this.offsets[at] = offsets[row]!;
       for (let word = 0; word < keyWords; word += 1) this.hashes[at * keyWords + word] = hashes[row * keyWords + word]!;
     }
-    const micros = group.isMixed || isSliced ? microsOf(spreadColumn(values[columns.eventTime]!, group.rowCount), columns.eventTime) : undefined;
+    const micros = group.isMixed || isSliced || this.times ? microsOf(spreadColumn(values[columns.eventTime]!, group.rowCount), columns.eventTime) : undefined;
     if (micros) {
       for (const row of taken) {
         const time = micros(row);
         if (time < this.eventTimeMin) this.eventTimeMin = time;
         if (time > this.eventTimeMax) this.eventTimeMax = time;
+        this.times?.add(time);
       }
     } else {
       this.eventTimeMin = Math.min(this.eventTimeMin, group.eventTimeMin);

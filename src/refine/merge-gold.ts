@@ -12,7 +12,7 @@ import { DataFileBuilder } from '../lake/parquet-writer.ts';
 import type { Field, PartitionTuple, PrimitiveType } from '../lake/schema.ts';
 import type { Catalog, CommitRequest, LiveFile, TableVersion } from '../lake/table.ts';
 import {
-  bucketName, Candidates, candidateBytes, compareLineage, estimateRows, KeySet, lostNothing, lostToGold, PlannedOffsets, planBuckets,
+  bucketName, Candidates, candidateBytes, compareLineage, estimateRows, EventTimes, KeySet, lostNothing, lostToGold, PlannedOffsets, planBuckets,
   type Bucket, type Lineage, type MergeColumns, type TimedRows, type TimeRange,
 } from './gold-candidates.ts';
 import { GoldHold, throwIfHeld } from './gold-holds.ts';
@@ -155,6 +155,8 @@ interface MergeUnit {
   range: TimeRange;
   eventTimeMin: number;
   eventTimeMax: number;
+  /** What the candidates fill of these times. */
+  times: EventTimes;
   candidateCount: number;
   duplicatesInBatch: number;
   duplicatesInGold: number;
@@ -424,7 +426,8 @@ class GoldMerge {
   }
 
   private async loadRange(bucket: PlannedBucket, range: TimeRange): Promise<MergeUnit | undefined> {
-    const candidates = new Candidates(this.offsets);
+    const times = new EventTimes(range);
+    const candidates = new Candidates(this.offsets, times);
     const place = { partition: bucket.partition, gold: this.deps.dataset.gold, dimensions: this.dimensions };
     for (const group of bucket.groups) {
       if (group.eventTimeMax < range.start || group.eventTimeMin >= range.end) continue;
@@ -436,7 +439,7 @@ class GoldMerge {
     const { eventTimeMin, eventTimeMax } = this.replacement ? { eventTimeMin: range.start, eventTimeMax: range.end - 1 } : candidates;
     return {
       bucket, range, candidates, candidateCount: candidates.count, duplicatesInBatch: candidates.duplicatesInBatch, duplicatesInGold: 0, alreadyInGold: 0,
-      eventTimeMin, eventTimeMax, probed: new Set(), removals: new Map(), orphanedKeys: new KeySet(), revived: undefined, revivedAt: undefined, files: undefined,
+      eventTimeMin, eventTimeMax, times, probed: new Set(), removals: new Map(), orphanedKeys: new KeySet(), revived: undefined, revivedAt: undefined, files: undefined,
     };
   }
 
@@ -504,8 +507,13 @@ class GoldMerge {
     const { cache } = this.deps;
     const { key } = this.columns;
     let changed = false;
-    for (const [group, { eventTimeMin, eventTimeMax, rowCount }] of (await cache.groups(file, this.eventField)).entries()) {
-      if (eventTimeMax < unit.eventTimeMin || eventTimeMin > unit.eventTimeMax) continue;
+    // A replacement looks at every row in its range; a merge, at keys of its candidates.
+    const isApart = ({ eventTimeMin, eventTimeMax }: { eventTimeMin: number; eventTimeMax: number }): boolean =>
+      eventTimeMax < unit.eventTimeMin || eventTimeMin > unit.eventTimeMax || (!this.replacement && !unit.times.overlap(eventTimeMin, eventTimeMax));
+    if (isApart(timeBoundsOf(this.eventField)(file))) return false;
+    for (const [group, keyed] of (await cache.groups(file, this.eventField)).entries()) {
+      if (isApart(keyed)) continue;
+      const { rowCount } = keyed;
       const hashes = await cache.hashes(file, group, key);
       const replaced = this.replacement ? await this.removeReplaced(unit, candidates, file, group, hashes) : undefined;
       if (replaced) changed = true;

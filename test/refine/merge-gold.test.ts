@@ -320,3 +320,20 @@ describe('a merge', () => {
     expect((await readGold(lake.store, lake.catalog)).rows).toEqual([]);
   });
 });
+
+test('a duplicate that comes late is found by reading the rows around its first copy, not all between', async () => {
+  const lake = await openLake();
+  // Fifty files, each with a minute of one hour.
+  const at = (number: number, offset: number): Reading => ({ ...reading('A', BigInt(number), BigInt(offset)), seenAt: start + BigInt(number) * 6_000_000n });
+  const files = Array.from({ length: 50 }, (_, file) => Array.from({ length: 10 }, (_, i) => at(file * 10 + i, file * 10 + i)));
+  for (const rows of files) await mergeGold({ ...lake, dataset }, inputOf(rows, await putSilver(lake.store, rows)));
+  const late = [at(45, 1_000), ...Array.from({ length: 10 }, (_, i) => at(500 + i, 1_001 + i))];
+  const reads: string[] = [];
+  const store: ObjectStore = { ...lake.store, getRange: (key, ...range) => {
+    reads.push(key);
+    return lake.store.getRange(key, ...range);
+  } };
+  const result = await mergeGold({ ...lake, store, cache: new GoldKeyCache(store), dataset }, inputOf(late, await putSilver(lake.store, late)));
+  expect(result).toMatchObject({ goldRows: 10, duplicates: 1 });
+  expect(new Set(reads.filter((key) => key.includes('gold_readings'))).size).toBeLessThanOrEqual(2);
+});

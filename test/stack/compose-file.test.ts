@@ -76,7 +76,7 @@ test('the file holds the four servers, the three processes of the pipeline, and 
 
 test('the processes of the pipeline run scripts that exist, and wait for the servers to be healthy', () => {
   const processes = services.filter(([, { build }]) => build !== undefined);
-  const scripts = processes.map(([, { command }]) => command![0]!);
+  const scripts = processes.map(([, { command }]) => command!.find((part) => !part.startsWith('--'))!);
   expect(scripts.filter((script) => !existsSync(new URL(`../../${script}`, import.meta.url)))).toEqual([]);
   for (const [, service] of processes) {
     for (const server of ['kafka', 'temporal', 's3', 'schema-registry']) expect(service.depends_on?.[server]?.condition).toBe('service_healthy');
