@@ -2,7 +2,7 @@ import type { DlqReplayActivities, ReplayPlan } from '../src/contracts/dlq-repla
 import type { Pipeline } from '../src/datasets/pipeline.ts';
 import type { StoredPlan } from '../src/dlq/replay-store.ts';
 import { planReplay } from '../src/dlq/plan-replay.ts';
-import { closeReplay, loadReplayMerge, publishReplayResolutions, publishReplaySilver } from '../src/dlq/publish-replay.ts';
+import { claimReplay, closeReplay, loadReplayMerge, publishReplayResolutions, publishReplaySilver } from '../src/dlq/publish-replay.ts';
 import type { ObjectStore } from '../src/lake/object-store.ts';
 import type { Catalog } from '../src/lake/table.ts';
 import type { RefinePool } from '../src/refine/refine-pool.ts';
@@ -30,6 +30,8 @@ export const createDlqReplayActivities = ({ catalog, store, pipeline, schemas, r
     planReplay: (input) => asActivity(async ({ signal, report }) =>
       planOf(await planReplay({ ...lake, schemas, registry, topicPrefix, signal, onProgress: report }, input))),
 
+    claimReplay: ({ id }) => asActivity(({ signal }) => claimReplay({ ...lake, signal }, { id })),
+
     stageReplayChunk: ({ id, selection: { source }, chunk }) => asActivity(({ signal, report }) =>
       refinePool.run('stageReplay', { id, source, chunk, nowMs: now() }, { signal, onProgress: report })),
 
@@ -44,6 +46,6 @@ export const createDlqReplayActivities = ({ catalog, store, pipeline, schemas, r
       return { goldRows: goldRows + alreadyThereRows, duplicates };
     }),
 
-    closeReplay: ({ id, isPublished }) => asActivity(({ signal }) => closeReplay({ ...lake, signal }, { id, isPublished })),
+    closeReplay: ({ id, selection: { source }, isPublished }) => asActivity(({ signal }) => closeReplay({ ...lake, signal }, { id, source, isPublished })),
   };
 };

@@ -55,7 +55,7 @@ const program = withSelection(command('replay-dlq', 'Refine rejected records aga
   .option('--dry-run', 'Print what would become of them; no Workflow is started, and no table is touched')
   .option('--sample <rows>', 'With --dry-run: only so many records, the first ones', wholeNumber)
   .option('--yes', 'Confirm --purge or --flag')
-  .option('--id <id>', 'Names the replay; one id runs once. Default: from the time')
+  .option('--id <id>', 'Names the replay; one id completes once, and one that failed goes on. Default: from the time')
   .option('--no-wait', 'Do not wait for its end')
   .option('--attempts-max <number>', 'A record that is refused this often is quarantined: left out unless it is named', wholeNumber, replayAttemptsMaxDefault)
   .option('--chunk-rows <number>', 'Records that are refined and staged together', wholeNumber, replayChunkRowsDefault)
@@ -178,7 +178,7 @@ await runCommand<Options>(program, async (options) => {
     const { workflow } = client;
     try {
       await workflow.start(dlqReplayWorkflowType, {
-        workflowId, taskQueue: config.temporal.taskQueue, args: [input], workflowIdReusePolicy: 'REJECT_DUPLICATE',
+        workflowId, taskQueue: config.temporal.taskQueue, args: [input], workflowIdReusePolicy: 'ALLOW_DUPLICATE_FAILED_ONLY',
         staticSummary: `${selection.source}: ${input.mode.mode}, asked for by ${input.actor}`,
       });
     } catch (error) {

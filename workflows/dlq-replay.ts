@@ -6,7 +6,7 @@ import { noReplayCounts, pauseReplaySignal, replayOutcomes, replayProgressQuery,
 import { searchAttributes } from '../src/contracts/visibility.ts';
 import { dlqReplayDetails } from './details.ts';
 
-const { planReplay, stageReplayChunk, publishReplayResolutions, publishReplaySilver, mergeReplayGold, closeReplay } = proxyActivities<DlqReplayActivities>({
+const { planReplay, claimReplay, stageReplayChunk, publishReplayResolutions, publishReplaySilver, mergeReplayGold, closeReplay } = proxyActivities<DlqReplayActivities>({
   startToCloseTimeout: '1 hour',
   heartbeatTimeout: '10 seconds',
   // No limit to attempts: an outage must not fail a replay that nothing is wrong with; see activities/edge.ts.
@@ -52,6 +52,8 @@ export async function dlqReplayWorkflow(input: DlqReplayInput): Promise<DlqRepla
   try {
     const plan = await planReplay(input);
     Object.assign(progress, { plan, rowsTotal: plan.rows, chunksTotal: plan.chunks });
+    show('waiting for the claim');
+    await claimReplay(input);
     for (let chunk = 0; chunk < plan.chunks; chunk += 1) {
       show('staging');
       await condition(() => !progress.paused);

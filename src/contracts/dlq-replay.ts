@@ -105,7 +105,7 @@ export interface ReplayMerge {
   duplicates: number;
 }
 
-export type ReplayPhase = 'planning' | 'staging' | 'publishing' | 'completed' | 'cancelled' | 'failed';
+export type ReplayPhase = 'planning' | 'waiting for the claim' | 'staging' | 'publishing' | 'completed' | 'cancelled' | 'failed';
 export interface DlqReplayProgress {
   id: string;
   source: string;
@@ -128,10 +128,12 @@ export type DlqReplayResult = ReplayCounts & ReplayMerge & Pick<ReplayPlan, 'not
 /** Each is idempotent: what is staged is found again, and the lake decides what is published. */
 export interface DlqReplayActivities {
   planReplay(input: DlqReplayInput): Promise<ReplayPlan>;
+  /** Takes the offsets; waits, as a failure that is retried, while a backfill or another replay has some of them. */
+  claimReplay(input: DlqReplayInput): Promise<void>;
   stageReplayChunk(input: DlqReplayInput & { chunk: number }): Promise<ReplayCounts>;
   publishReplayResolutions(input: DlqReplayInput): Promise<{ rows: number }>;
   publishReplaySilver(input: DlqReplayInput): Promise<{ rows: number }>;
   mergeReplayGold(input: DlqReplayInput): Promise<ReplayMerge>;
-  /** Takes the pins away; of a replay that is not published the staged files too. */
+  /** Gives the offsets and the pin back; of a replay that is not published the staged files go too. */
   closeReplay(input: DlqReplayInput & { isPublished: boolean }): Promise<void>;
 }

@@ -6,7 +6,8 @@ import { dlqResolutionsTable } from '../datasets/engine-tables.ts';
 import type { Pipeline } from '../datasets/pipeline.ts';
 import { cleanseFunctionOf, datasetOf } from '../datasets/pipeline.ts';
 import { TidemarkError } from '../domain/errors.ts';
-import { topicPartitionKey } from '../domain/offsets.ts';
+import { Coverage, IntervalSet, topicPartitionKey } from '../domain/offsets.ts';
+import type { CoverageJson } from '../domain/offsets.ts';
 import type { ObjectStore } from '../lake/object-store.ts';
 import type { Catalog, TableVersion } from '../lake/table.ts';
 import type { RegistryClient } from '../schema-registry/registry-client.ts';
@@ -73,6 +74,7 @@ export const selectChunks = async (
   { selection, chunkRows = replayChunkRowsDefault }: Pick<DlqReplayInput, 'selection' | 'chunkRows'>,
   version: TableVersion,
   takeChunk: (files: ChunkFile[], rows: number) => Promise<void>,
+  takeOffset: (topicPartition: string, offset: number) => void = () => {},
 ): Promise<PlannedRows> => {
   const dataset = knownDataset(pipeline, selection.source);
   const selector = new DlqSelector(selection);
@@ -97,10 +99,12 @@ export const selectChunks = async (
   for await (const { file: { filePath, fileSizeBytes }, rows: found } of selected) {
     let into: ChunkFile | undefined;
     for (const { row, topic, partition, offset, last: known } of found) {
-      if (!published.of(topicPartitionKey(topic, partition)).has(BigInt(offset))) {
+      const key = topicPartitionKey(topic, partition);
+      if (!published.of(key).has(BigInt(offset))) {
         notRefined += 1;
         continue;
       }
+      takeOffset(key, offset);
       if (!into) files.push(into = { filePath, fileSizeBytes, rows: [], attempts: [] });
       into.rows.push(row);
       into.attempts.push(known?.attempt ?? 0);
@@ -115,6 +119,16 @@ export const selectChunks = async (
   }
   if (inChunk > 0) await close();
   return { snapshotId: version.currentSnapshot ? String(version.currentSnapshot.snapshotId) : null, rows, notRefined, quarantined };
+};
+
+const claimedIntervalsMax = 500;
+
+/** The offsets; of many the hull, which is enough for a claim. */
+const claimedOffsets = (offsets: ReadonlyMap<string, readonly number[]>): CoverageJson => {
+  const exact = Coverage.of([...offsets].map(([key, list]) => [key, IntervalSet.of(...list.map((offset) => ({ start: BigInt(offset), end: BigInt(offset) + 1n })))] as const));
+  const intervals = exact.entries().reduce((sum, [, set]) => sum + set.intervals.length, 0);
+  if (intervals <= claimedIntervalsMax) return exact.toJson();
+  return Coverage.of(exact.entries().map(([key, set]) => [key, IntervalSet.of({ start: set.intervals[0]!.start, end: set.intervals.at(-1)!.end })] as const)).toJson();
 };
 
 /** Plans a replay once: pins the DLQ's snapshot, selects, and stores the chunks. A repetition finds the plan that is there. */
@@ -135,12 +149,17 @@ export const planReplay = async (deps: PlanReplayDeps, input: DlqReplayInput): P
   const silver = await catalog.load(dataset.silver.name);
   const nonce = randomUUID();
   let chunks = 0;
+  const claimed = new Map<string, number[]>();
   const planned = await selectChunks(deps, input, version, async (files) => {
     if (chunks === replayChunksMax) throw new TidemarkError('BAD_INPUT', `replay ${input.id}: expected at most ${replayChunksMax} chunks of ${input.chunkRows ?? replayChunkRowsDefault} rows, found more: select less, or larger chunks`);
     await stored.putChunk(input.id, nonce, chunks, { files });
     chunks += 1;
+  }, (key, offset) => {
+    const known = claimed.get(key);
+    if (known) known.push(offset);
+    else claimed.set(key, [offset]);
   });
   return stored.putPlan(input.id, {
-    ...planned, chunks, nonce, input, encodeSchemaId, silverSequence: String(silver.snapshots.reduce((most, { sequenceNumber }) => (sequenceNumber > most ? sequenceNumber : most), 0n)),
+    ...planned, chunks, nonce, offsets: claimedOffsets(claimed), input, encodeSchemaId, silverSequence: String(silver.snapshots.reduce((most, { sequenceNumber }) => (sequenceNumber > most ? sequenceNumber : most), 0n)),
   });
 };

@@ -13,9 +13,10 @@ import { encodeDataFile } from '../lake/parquet-writer.ts';
 import type { PrimitiveType, TableDefinition } from '../lake/schema.ts';
 import type { Catalog, CommitRequest, CommitResult, LiveFile, TableVersion } from '../lake/table.ts';
 import { partitionPath } from '../refine/partition-rows.ts';
+import { dropClaim, takeClaim } from '../reprocess/claims.ts';
 import { readRows } from './read-rows.ts';
 import type { StoredPlan } from './replay-store.ts';
-import { replayStore } from './replay-store.ts';
+import { replayPlanKey, replayStore } from './replay-store.ts';
 import { loadLastResolutions, stateOf } from './resolutions.ts';
 import { DlqSelector } from './selection.ts';
 
@@ -49,7 +50,7 @@ const commitPrepared = async (catalog: Catalog, table: string, prepare: (base: T
 const loadStaged = async (store: ObjectStore, id: string): Promise<{ plan: StoredPlan; recovered: Coverage; silverFiles: DataFile[]; resolutionFiles: DataFile[] }> => {
   const stored = replayStore(store);
   const plan = await stored.plan(id);
-  const staged = await stored.staged(id, plan.chunks);
+  const staged = await stored.staged(id, plan);
   return {
     plan,
     recovered: staged.reduce((sum, { recovered }) => sum.union(Coverage.fromJson(recovered)), Coverage.empty),
@@ -164,17 +165,33 @@ export const loadReplayMerge = async (store: ObjectStore, { id }: Pick<DlqReplay
 };
 
 /**
- * Takes the pin away. Of a replay that published nothing the staged data files are deleted too: no table was ever asked to
- * name them, since its first commit comes after the last moment at which it can be given up. The plan and the outcomes stay, as the record of it.
+ * Takes the replay's offsets: while it has them, no backfill and no other replay replaces their rows or resolves them, and
+ * retention leaves their Bronze alone. OFFSETS_CLAIMED, retryable, while another one has some of them.
  */
-export const closeReplay = async ({ catalog, store, pipeline }: PublishReplayDeps, { id, isPublished }: { id: string; isPublished: boolean }): Promise<void> => {
-  if (!isPublished) {
-    const stored = replayStore(store);
-    const plan = await stored.tryPlan(id);
-    for (let chunk = 0; chunk < (plan?.chunks ?? 0); chunk += 1) {
-      const staged = await stored.tryStaged(id, chunk);
+export const claimReplay = async ({ catalog, store, pipeline, signal }: PublishReplayDeps, { id }: Pick<DlqReplayInput, 'id'>): Promise<void> => {
+  const { input: { selection: { source } }, offsets } = await replayStore(store).plan(id);
+  const claimed = Coverage.fromJson(offsets);
+  if (!claimed.isEmpty) await takeClaim(catalog, datasetOf(pipeline, source).silver.name, claimNameOf(id), claimed, signal);
+};
+
+const claimNameOf = (id: string) => ({ reprocessId: dlqReplayWorkflowId(id), planKey: replayPlanKey(id) });
+
+/**
+ * Gives the offsets and the pin back. Of a replay that published nothing all that it staged is deleted: its first commit comes
+ * after the last moment at which it can be given up, so that no table was ever asked to name the files. Of one that is
+ * published the plan and the outcomes stay, as the record of it.
+ */
+export const closeReplay = async ({ catalog, store, pipeline }: PublishReplayDeps, { id, source, isPublished }: { id: string; source: string; isPublished: boolean }): Promise<void> => {
+  const stored = replayStore(store);
+  const plan = isPublished ? undefined : await stored.tryPlan(id);
+  if (plan) {
+    for (let chunk = 0; chunk < plan.chunks; chunk += 1) {
+      const staged = await stored.tryStaged(id, plan.nonce, chunk);
       if (staged) await store.delete([...staged.silverFiles, ...staged.resolutionFiles].map(({ filePath }) => store.keyOf(filePath)));
     }
+    await stored.forget(id, plan);
   }
+  const dataset = pipeline.datasets.find((candidate) => candidate.source === source);
+  if (dataset) await dropClaim(catalog, dataset.silver.name, claimNameOf(id), { unlessPublished: false });
   await catalog.untag(pipeline.dlqTable, dlqReplayTag(id));
 };

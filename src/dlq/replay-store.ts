@@ -11,8 +11,10 @@ import type { RowFile } from './read-rows.ts';
 /** The plan: what was selected, on which versions of the tables. */
 export interface StoredPlan extends ReplayPlan {
   input: DlqReplayInput;
-  /** Part of the chunks' keys: two attempts to plan never mix their chunks. */
+  /** Part of the keys of chunks and staged files: two plans under one id never mix theirs. */
   nonce: string;
+  /** What is claimed: the selected offsets, or the hull of many. */
+  offsets: CoverageJson;
   /** Data sequence number of Silver when the plan was made; what was added later has a greater one. Decimal text. */
   silverSequence: string;
   /** Schema id of the dataset's raw schema, for a cleanse function's records. */
@@ -39,9 +41,9 @@ export interface StagedReplay {
 }
 
 const folder = (id: string): string => `dlq-replay/${id}`;
-const planKey = (id: string): string => `${folder(id)}/plan.json`;
+export const replayPlanKey = (id: string): string => `${folder(id)}/plan.json`;
 const chunkKey = (id: string, nonce: string, chunk: number): string => `${folder(id)}/chunk-${nonce}-${chunk}.json`;
-const stagedKey = (id: string, chunk: number): string => `${folder(id)}/staged-${chunk}.json`;
+const stagedKey = (id: string, nonce: string, chunk: number): string => `${folder(id)}/staged-${nonce}-${chunk}.json`;
 
 const tryLoad = async <T>(store: ObjectStore, key: string): Promise<T | undefined> => {
   try {
@@ -65,17 +67,22 @@ const putOnce = async <T>(store: ObjectStore, key: string, content: T): Promise<
 };
 
 export const replayStore = (store: ObjectStore) => ({
-  tryPlan: (id: string) => tryLoad<StoredPlan>(store, planKey(id)),
-  plan: (id: string) => load<StoredPlan>(store, planKey(id)),
+  tryPlan: (id: string) => tryLoad<StoredPlan>(store, replayPlanKey(id)),
+  plan: (id: string) => load<StoredPlan>(store, replayPlanKey(id)),
   /** The plan comes last: one that is there has all its chunks. */
-  putPlan: (id: string, plan: StoredPlan) => putOnce(store, planKey(id), plan),
+  putPlan: (id: string, plan: StoredPlan) => putOnce(store, replayPlanKey(id), plan),
   chunk: (id: string, nonce: string, chunk: number) => load<StoredChunk>(store, chunkKey(id, nonce, chunk)),
   putChunk: async (id: string, nonce: string, chunk: number, content: StoredChunk): Promise<void> => {
     await store.put(chunkKey(id, nonce, chunk), JSON.stringify(content), { contentType: 'application/json' });
   },
-  tryStaged: (id: string, chunk: number) => tryLoad<StagedReplay>(store, stagedKey(id, chunk)),
-  putStaged: (id: string, chunk: number, staged: StagedReplay) => putOnce(store, stagedKey(id, chunk), staged),
-  staged: (id: string, chunks: number): Promise<StagedReplay[]> =>
-    Promise.all(Array.from({ length: chunks }, (_, chunk) => load<StagedReplay>(store, stagedKey(id, chunk)))),
+  tryStaged: (id: string, nonce: string, chunk: number) => tryLoad<StagedReplay>(store, stagedKey(id, nonce, chunk)),
+  putStaged: (id: string, nonce: string, chunk: number, staged: StagedReplay) => putOnce(store, stagedKey(id, nonce, chunk), staged),
+  staged: (id: string, { nonce, chunks }: Pick<StoredPlan, 'nonce' | 'chunks'>): Promise<StagedReplay[]> =>
+    Promise.all(Array.from({ length: chunks }, (_, chunk) => load<StagedReplay>(store, stagedKey(id, nonce, chunk)))),
+  /** The plan goes last: while it is there, so is all that it names. */
+  forget: async (id: string, { nonce, chunks }: Pick<StoredPlan, 'nonce' | 'chunks'>): Promise<void> => {
+    await store.delete(Array.from({ length: chunks }, (_, chunk) => [stagedKey(id, nonce, chunk), chunkKey(id, nonce, chunk)]).flat());
+    await store.delete([replayPlanKey(id)]);
+  },
 });
 export type ReplayStore = ReturnType<typeof replayStore>;

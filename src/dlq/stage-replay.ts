@@ -118,9 +118,9 @@ const coverageOfSilver = ({ rowCount, columns }: EncodableBatch): CoverageJson =
 export const stageReplayChunk = async (deps: StageReplayDeps, { id, chunk, nowMs }: { id: string; chunk: number; nowMs: number }): Promise<ReplayCounts> => {
   const { store, catalog, pipeline, signal, onProgress } = deps;
   const stored = replayStore(store);
-  const known = await stored.tryStaged(id, chunk);
-  if (known) return known.counts;
   const plan = await stored.plan(id);
+  const known = await stored.tryStaged(id, plan.nonce, chunk);
+  if (known) return known.counts;
   const { files } = await stored.chunk(id, plan.nonce, chunk);
   const { rows, refined: { outcomes, silver, counts } } = await refineChunk(deps, plan, files, nowMs);
   onProgress?.({ rows: rows.length });
@@ -149,6 +149,6 @@ export const stageReplayChunk = async (deps: StageReplayDeps, { id, chunk, nowMs
   }
   const written = await Promise.all(putting);
   const staged: StagedReplay = { silverFiles: written.slice(0, silverCount), resolutionFiles: written.slice(silverCount), recovered: silver.rowCount === 0 ? {} : coverageOfSilver(silver), counts };
-  return (await stored.putStaged(id, chunk, staged)).counts;
+  return (await stored.putStaged(id, plan.nonce, chunk, staged)).counts;
 };
 

@@ -8,6 +8,7 @@ import { keep } from '../../src/datasets/cleanse.ts';
 import { replayStore } from '../../src/dlq/replay-store.ts';
 import { isTidemarkError } from '../../src/domain/errors.ts';
 import { encodeDataFile } from '../../src/lake/parquet-writer.ts';
+import { claimsOf } from '../../src/reprocess/claims.ts';
 import { encodeWire } from '../../src/schema-registry/wire-codec.ts';
 import type { DlqLake } from '../support/dlq-lake.ts';
 import { createDlqLake, rawSchemaId, withRules } from '../support/dlq-lake.ts';
@@ -28,8 +29,8 @@ const badRelease: Pipeline = withRules(source, ({ rules }) => ({
   })),
 }));
 
-const lakeOf = async (values: readonly (Uint8Array | null)[], pipeline?: Pipeline, store = createMemoryObjectStore('lake')): Promise<DlqLake> => {
-  const lake = await createDlqLake(store);
+const lakeOf = async (values: readonly (Uint8Array | null)[], pipeline?: Pipeline, store = createMemoryObjectStore('lake'), options: { snapshotsKept?: number } = {}): Promise<DlqLake> => {
+  const lake = await createDlqLake(store, options);
   lake.registered.set(rawSchemaId, JSON.stringify(rawSchema));
   await lake.ingest(binanceTrades, values);
   await lake.refine(source, pipeline);
@@ -156,10 +157,13 @@ describe('a record', () => {
 });
 
 describe('a replay', () => {
-  test('that is run twice changes nothing: no row of Silver, Gold or the DLQ', async () => {
-    const lake = await lakeOf([...mixed, Buffer.from('x')], badRelease);
+  test.each([100, 1])('that is run twice changes nothing: no row of Silver, Gold or the DLQ (%i snapshots kept)', async (snapshotsKept) => {
+    const lake = await lakeOf([...mixed, Buffer.from('x')], badRelease, createMemoryObjectStore('lake'), { snapshotsKept });
     const input = lake.input(source, { mode: 'rules' });
     await lake.replay(input);
+    // Snapshots expire, and the commits' ids with them.
+    await lake.ingest(binanceTrades, [trade(900)], { start: mixed.length + 1 });
+    await lake.refine(source);
     const before = await versionsOf(lake);
     // The same replay, as a Workflow that was reset does it, and another one.
     expect(await lake.replay(input)).toMatchObject({ selected: 21, recovered: 20 });
@@ -219,6 +223,24 @@ describe('a replay', () => {
     expect(await lake.rows(resolutions)).toEqual([]);
   });
 
+  test('keeps others from its offsets while it runs, and nobody from them afterwards', async () => {
+    const lake = await lakeOf(mixed, badRelease);
+    const [one, other] = [lake.input(source, { mode: 'rules' }), lake.input(source, { mode: 'flag', reason: 'known' })];
+    const steps = { one: lake.steps(one), other: lake.steps(other) };
+    await steps.one.plan();
+    await steps.one.claim();
+    await steps.other.plan();
+    expect(await codeOf(steps.other.claim())).toBe('OFFSETS_CLAIMED');
+    await steps.one.close(false);
+    await steps.other.claim();
+    await steps.other.stage(0);
+    await steps.other.resolutions();
+    await steps.other.close(true);
+    expect(claimsOf(await lake.catalog.load(silver))).toEqual([]);
+    // Given up and started again under its id, it plans anew.
+    expect(await lake.replay(one)).toMatchObject({ selected: 0 });
+  });
+
   test('is refused when another one has resolved one of its records since it was planned', async () => {
     const lake = await lakeOf(mixed, badRelease);
     const [slow, quick] = [lake.input(source, { mode: 'rules' }), lake.input(source, { mode: 'flag', reason: 'known' }, { selection: { source, records: [`${binanceTrades.topic}/0/3`] } })];
@@ -248,7 +270,7 @@ describe('a replay', () => {
     await stored.putChunk(other.id, plan.nonce, 0, { files: chunk.files.map((file) => ({ ...file, rows: file.rows.slice(0, 3), attempts: file.attempts.slice(0, 3) })) });
     await stored.putPlan(other.id, { ...plan, input: other, rows: 3 });
     await lake.steps(other).stage(0);
-    const [part] = await stored.staged(other.id, 1);
+    const [part] = await stored.staged(other.id, plan);
     await catalog.commit(silver, { commitId: 'backfill', add: part!.silverFiles });
     await steps.silver();
     await steps.gold();
@@ -283,6 +305,7 @@ describe.each(['failBefore', 'loseAnswer'] as const)('whichever put of a replay 
         }
       };
       const { chunks } = await untilDone(steps.plan);
+      await untilDone(steps.claim);
       for (let chunk = 0; chunk < chunks; chunk += 1) await untilDone(() => steps.stage(chunk));
       await untilDone(steps.resolutions);
       await untilDone(steps.silver);

@@ -10,7 +10,7 @@ import marketData from '../../src/datasets/market-data.ts';
 import { pipelineTables } from '../../src/datasets/pipeline.ts';
 import type { Pipeline } from '../../src/datasets/pipeline.ts';
 import { planReplay } from '../../src/dlq/plan-replay.ts';
-import { closeReplay, loadReplayMerge, publishReplayResolutions, publishReplaySilver } from '../../src/dlq/publish-replay.ts';
+import { claimReplay, closeReplay, loadReplayMerge, publishReplayResolutions, publishReplaySilver } from '../../src/dlq/publish-replay.ts';
 import { loadRefineResolutions } from '../../src/dlq/resolutions.ts';
 import { stageReplayChunk } from '../../src/dlq/stage-replay.ts';
 import { TidemarkError } from '../../src/domain/errors.ts';
@@ -33,14 +33,19 @@ const processingTimes: ReadonlySet<string> = new Set(['validation_timestamp', 'e
 
 export type LakeRow = Record<string, unknown>;
 
-/** The shipped pipeline with other rules for one of its datasets, as another release has them. */
+/** The shipped pipeline with other rules for one of its datasets, as another release has them; without the quick way of the old ones. */
 export const withRules = (source: string, change: (dataset: Dataset) => Partial<Dataset>): Pipeline => ({
-  ...marketData, datasets: marketData.datasets.map((dataset) => (dataset.source === source ? { ...dataset, ...change(dataset) } : dataset)),
+  ...marketData,
+  datasets: marketData.datasets.map((dataset) => {
+    if (dataset.source !== source) return dataset;
+    const { columnar: _quick, ...rest } = dataset;
+    return { ...rest, ...change(dataset) };
+  }),
 });
 
 /** A lake in memory, with every step of the way to Gold and of a DLQ replay at hand; no Temporal, no Kafka. */
-export const createDlqLake = async (store: ObjectStore = createMemoryObjectStore('lake')) => {
-  const catalog = createObjectStoreCatalog({ store, namespace: marketData.namespace });
+export const createDlqLake = async (store: ObjectStore = createMemoryObjectStore('lake'), { snapshotsKept = 100 } = {}) => {
+  const catalog = createObjectStoreCatalog({ store, namespace: marketData.namespace, snapshotsKept });
   for (const table of pipelineTables(marketData)) await catalog.ensureTable(table);
   const registered = new Map<number, string>();
   const unused = () => Promise.reject(new Error('unused'));
@@ -126,6 +131,7 @@ export const createDlqLake = async (store: ObjectStore = createMemoryObjectStore
       const dataset = datasetIn(pipeline, input.selection.source);
       return {
         plan: () => planReplay({ ...deps, schemas, registry, topicPrefix: '' }, input),
+        claim: () => claimReplay(deps, input),
         stage: (chunk: number) => stageReplayChunk({ ...deps, decoders: decodersOf(dataset) }, { id: input.id, chunk, nowMs: Date.now() }),
         resolutions: () => publishReplayResolutions(deps, input),
         silver: () => publishReplaySilver(deps, input),
@@ -133,12 +139,13 @@ export const createDlqLake = async (store: ObjectStore = createMemoryObjectStore
           const merge = await loadReplayMerge(store, input);
           return merge === undefined ? { goldRows: 0, duplicates: 0, alreadyThereRows: 0 } : mergeGold({ store, catalog, dataset, cache }, { ...merge, nowMs: Date.now() });
         },
-        close: (isPublished: boolean) => closeReplay(deps, { id: input.id, isPublished }),
+        close: (isPublished: boolean) => closeReplay(deps, { id: input.id, source: input.selection.source, isPublished }),
       };
     },
     async replay(input: DlqReplayInput, pipeline: Pipeline = marketData): Promise<DlqReplayResult> {
       const steps = lake.steps(input, pipeline);
       const { chunks, notRefined, quarantined } = await steps.plan();
+      await steps.claim();
       let counts = noReplayCounts;
       for (let chunk = 0; chunk < chunks; chunk += 1) counts = sumReplayCounts(counts, await steps.stage(chunk));
       await steps.resolutions();

@@ -13,10 +13,13 @@ const noEther = z.any().check((payload) => {
   payload.issues.push({ code: 'custom', message: 'symbol_required', input: payload.value, path: ['symbol'], continue: true });
 });
 
+// The quick way of the shipped rules knows nothing of others.
+const { columnar: _quick, ...binance } = binanceTrades;
+
 /** The shipped pipeline, with the rules of a bad release while {@link badReleaseVariable} is set. */
 const pipeline: Pipeline = {
   ...marketData,
-  datasets: [isBad ? { ...binanceTrades, rules: binanceTrades.rules.and(noEther), ruleVersion: 'binance-trades/bad' } : binanceTrades, krakenTrades],
+  datasets: [isBad ? { ...binance, rules: binance.rules.and(noEther), ruleVersion: 'binance-trades/bad' } : binanceTrades, krakenTrades],
 };
 
 export default pipeline;
