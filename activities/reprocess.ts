@@ -114,12 +114,12 @@ export const createReprocessActivities = ({ catalog, store, pipeline, pool, isRu
 
     refineChunk: (input) => asActivity(({ signal, report }) => refineChunk(input, signal, report)),
 
-    publishSilver: (ref) => asActivity(async ({ signal, report }) => {
+    replaceSilver: (ref) => asActivity(async ({ signal, report }) => {
       const { source, offsets, chunks } = await loadPlan(store, ref.planKey);
       return pool.run('replaceRows', { ...ref, source, table: 'silver', chunks, offsets }, { signal, onProgress: report });
     }),
 
-    publishDlq: (ref) => asActivity(async ({ signal, report }) => {
+    replaceDlq: (ref) => asActivity(async ({ signal, report }) => {
       const { source, offsets, chunks, dlq } = await loadPlan(store, ref.planKey);
       if (dlq === 'keep') return nothing;
       const keep = await recoveredOf(source, Coverage.fromJson(offsets), signal);

@@ -12,7 +12,7 @@ import { reprocessDetails } from './details.ts';
 const priority = { priorityKey: 5 };
 const retry = { initialInterval: '200 milliseconds', backoffCoefficient: 2, maximumInterval: '10 seconds' } as const;
 const { refineChunk } = proxyActivities<ReprocessActivities>({ startToCloseTimeout: '1 hour', heartbeatTimeout: '10 seconds', retry, priority });
-const { claimOffsets, publishSilver, publishDlq, replaceGold, finishReprocess, abandonReprocess } = proxyActivities<ReprocessActivities>({
+const { claimOffsets, replaceSilver, replaceDlq, replaceGold, finishReprocess, abandonReprocess } = proxyActivities<ReprocessActivities>({
   startToCloseTimeout: '12 hours', heartbeatTimeout: '10 seconds', retry, priority,
 });
 
@@ -125,10 +125,10 @@ export class Reprocess {
     const { published } = this.progress;
     this.progress.isPublishing = true;
     this.show('publishing Silver');
-    published.silver = await publishSilver(ref);
+    published.silver = await replaceSilver(ref);
     await afterSilver?.();
     this.show('publishing the DLQ');
-    published.dlq = await publishDlq(ref);
+    published.dlq = await replaceDlq(ref);
     this.show('replacing Gold');
     published.gold = await replaceGold(ref);
     this.show('finishing');

@@ -13,6 +13,7 @@ import { createStreamActivities } from '../../activities/stream.ts';
 import { runAudit } from '../../src/audit/run-audit.ts';
 import type { Config } from '../../src/config/config.ts';
 import { fetchTopicConfigs, setTopicConfig } from '../../src/kafka/topic-configs.ts';
+import { invariant } from '../../src/domain/errors.ts';
 import { RefinePool } from '../../src/refine/refine-pool.ts';
 import { findFreePorts } from '../../src/stack/ports.ts';
 import { createAuditMetrics } from '../../src/telemetry/audit-metrics.ts';
@@ -50,6 +51,16 @@ const toPino = (log: Logger) => new DefaultLogger('WARN', ({ level, message, met
   else if (level === 'WARN') log.warn(fields, message);
   else log.debug(fields, message);
 });
+
+/** All activities under their names. Temporal knows one implementation for a name: a second one would silently take its place. */
+const oneOfEachName = (groups: readonly object[]): Record<string, (...args: never[]) => Promise<unknown>> => {
+  const activities = new Map<string, (...args: never[]) => Promise<unknown>>();
+  for (const [name, activity] of groups.flatMap((group) => Object.entries(group))) {
+    invariant(!activities.has(name), () => `two activities are called ${name}`);
+    activities.set(name, activity as (...args: never[]) => Promise<unknown>);
+  }
+  return Object.fromEntries(activities);
+};
 
 export interface RunningTemporalWorker {
   /** Resolves when the worker has stopped; rejects if it failed. */
@@ -110,25 +121,25 @@ export const startTemporalWorker = async (config: Config, log: Logger, telemetry
     namespace: config.temporal.namespace,
     taskQueue: config.temporal.taskQueue,
     workflowBundle,
-    activities: {
-      ...createStreamActivities({
+    activities: oneOfEachName([
+      createStreamActivities({
         catalog, store, pipeline, temporal,
         limits: {
           batchRecordsMax: config.microBatch.rowsMax, adaptive: { batchRecordsMin: config.microBatch.rowsMin, batchTriggerMs: config.microBatch.triggerMs },
           runningMax: config.microBatch.runningMax, historyEventsMax: config.historyEventsMax,
         },
       }),
-      ...createCompactionActivities({ catalog, pipeline, policies: config.compaction, pool: compactionPool }),
-      ...createRetentionActivities(await openRetention(config, pipeline, lake, temporal)),
-      ...createAuditActivities({ audit: (input, options) => runAudit(config, input, options), ...(figures ? { onReport: figures.audit } : {}) }),
-      ...createRetentionExtensionActivities({
+      createCompactionActivities({ catalog, pipeline, policies: config.compaction, pool: compactionPool }),
+      createRetentionActivities(await openRetention(config, pipeline, lake, temporal)),
+      createAuditActivities({ audit: (input, options) => runAudit(config, input, options), ...(figures ? { onReport: figures.audit } : {}) }),
+      createRetentionExtensionActivities({
         store, fetchConfigs: (topic) => fetchTopicConfigs(config.kafka.brokers, topic), setConfig: (topic, name, value) => setTopicConfig(config.kafka.brokers, topic, name, value),
       }),
-      ...createMicroBatchActivities({ catalog, store, pipeline, refinePool, mergePool, ...(figures ? { onEvent: figures.microBatch } : {}) }),
-      ...createDlqReplayActivities({ catalog, store, pipeline, refinePool, mergePool, registry, schemas: createSchemaStore({ store, registry }), topicPrefix: config.kafka.topicPrefix }),
-      ...createReprocessActivities({ catalog, store, pipeline, pool: backfillPool, isRunning: isRunningIn(temporal) }),
-      ...createBackfillActivities({ catalog, store, pipeline, pool: backfillPool, chunkRowsMax: config.microBatch.rowsMax, offsetsOfMicroBatch: offsetsOfMicroBatchIn(temporal) }),
-    },
+      createMicroBatchActivities({ catalog, store, pipeline, refinePool, mergePool, ...(figures ? { onEvent: figures.microBatch } : {}) }),
+      createDlqReplayActivities({ catalog, store, pipeline, refinePool, mergePool, registry, schemas: createSchemaStore({ store, registry }), topicPrefix: config.kafka.topicPrefix }),
+      createReprocessActivities({ catalog, store, pipeline, pool: backfillPool, isRunning: isRunningIn(temporal) }),
+      createBackfillActivities({ catalog, store, pipeline, pool: backfillPool, chunkRowsMax: config.microBatch.rowsMax, offsetsOfMicroBatch: offsetsOfMicroBatchIn(temporal) }),
+    ]),
     maxConcurrentActivityTaskExecutions: activitiesMax,
     maxCachedWorkflows: cachedWorkflowsMax,
     // By default the SDK holds heartbeats back for 80 % of the timeout, which leaves no room for one that is missed.

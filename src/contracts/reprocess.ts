@@ -2,8 +2,8 @@
 // and Gold. A backfill and a DLQ replay differ in how they choose the offsets, and in what becomes of the DLQ rows.
 //
 //   plan (your own activity: choose offsets, then writePlan of src/reprocess/plan.ts)
-//   └▶ claimOffsets ▶ refineChunk × n (child Workflows) ▶ publishSilver ▶ publishDlq ▶ replaceGold ▶ finishReprocess
-//   a failure or a cancellation before publishSilver: abandonReprocess; from publishSilver on it only rolls forward.
+//   └▶ claimOffsets ▶ refineChunk × n (child Workflows) ▶ replaceSilver ▶ replaceDlq ▶ replaceGold ▶ finishReprocess
+//   a failure or a cancellation before replaceSilver: abandonReprocess; from replaceSilver on it only rolls forward.
 //
 // workflows/reprocess.ts runs these steps with pause, resume, throttle and progress; a Workflow of its own calls it.
 // Crosses Temporal as JSON: lists that grow with the data lie in the store and travel by key.
@@ -95,9 +95,9 @@ export interface ReprocessActivities {
   claimOffsets(input: ReprocessRef): Promise<void>;
   refineChunk(input: ChunkRef): Promise<RefinedChunk>;
   /** The point of no return: one commit replaces the offsets' Silver rows by the staged ones. */
-  publishSilver(input: ReprocessRef): Promise<ReprocessPublished>;
+  replaceSilver(input: ReprocessRef): Promise<ReprocessPublished>;
   /** One commit; without effect for a plan that keeps the DLQ. */
-  publishDlq(input: ReprocessRef): Promise<ReprocessPublished>;
+  replaceDlq(input: ReprocessRef): Promise<ReprocessPublished>;
   /** One commit: Gold is the least lineage of each key of Silver again, in every bucket that had or gets a row of the offsets. */
   replaceGold(input: ReprocessRef): Promise<ReprocessPublished>;
   /** Gives claims and tags back, and forgets the staging objects. */

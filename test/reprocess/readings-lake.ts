@@ -203,7 +203,7 @@ export class ReadingsLake {
         await activities.refineChunk({ ...ref, chunk });
       }
     }
-    for (const step of ['publishSilver', 'publishDlq', 'replaceGold', 'finishReprocess'] as const) {
+    for (const step of ['replaceSilver', 'replaceDlq', 'replaceGold', 'finishReprocess'] as const) {
       await between(step);
       await activities[step](ref);
     }
