@@ -1,5 +1,5 @@
 import { ApplicationFailure, CancelledFailure } from '@temporalio/common';
-import { Context } from '@temporalio/activity';
+import { Context, asyncLocalStorage } from '@temporalio/activity';
 import { InvariantError, TidemarkError } from '../src/domain/errors.ts';
 
 /**
@@ -13,6 +13,19 @@ const heartbeatIntervalMs = 2_000;
  * work itself: it is not retried again, so that it is seen and lets the rest go on.
  */
 const unforeseenAttemptsMax = 10;
+
+/** Where a log line was written: the activity, its Workflow, and the source and micro-batch that the Workflow ID names. */
+export const activityFields = (): Record<string, unknown> => {
+  const context = asyncLocalStorage.getStore();
+  if (!context) return {};
+  const { workflowExecution, activityType, attempt } = context.info;
+  const workflowId = workflowExecution?.workflowId ?? '';
+  const [, kind, source, batch] = /^(stream|micro-batch)\/([^/]+)(?:\/(\d+))?$/.exec(workflowId) ?? [];
+  return {
+    activity: activityType, attempt, workflowId, runId: workflowExecution?.runId,
+    ...(kind === undefined ? {} : { source }), ...(batch === undefined ? {} : { microBatch: Number(batch) }),
+  };
+};
 
 export interface Heartbeat {
   /** What the next heartbeat tells: a hint for people, never a fact to resume from. */

@@ -19,7 +19,6 @@ import { createRecordProducer } from '../src/kafka/producer.ts';
 import { ensureTopics } from '../src/kafka/topics.ts';
 import { createRegistryClient } from '../src/schema-registry/registry-client.ts';
 import { createCaptureMetrics } from '../src/telemetry/capture-metrics.ts';
-import { createLogger } from '../src/telemetry/logger.ts';
 import { ProgressLine, command, exitOk, runCommand, stopSignal, table, thousands } from './cli.ts';
 import { startTelemetry } from './wire/telemetry.ts';
 
@@ -160,16 +159,16 @@ await runCommand<Options>(program, async (options) => {
   checkSource(options);
   // Capture does not touch S3: it needs no credentials.
   const config = loadConfig({ AWS_ACCESS_KEY_ID: 'unused', AWS_SECRET_ACCESS_KEY: 'unused', ...process.env });
-  const log = createLogger('capture', config.logLevel);
   const signal = stopSignal();
   const { brokers, topicPrefix } = config.kafka;
-  const telemetry = await startTelemetry(config, log);
+  const telemetry = await startTelemetry(config, 'capture');
+  const { log } = telemetry;
   const { source, simulator } = await openSource(options);
   try {
     await ensureTopics(brokers, (['binance', 'kraken'] as const).map((exchange) => ({ topic: rawTopicOf(exchange, topicPrefix).topic, partitions: options.partitions })));
     const producer = await createRecordProducer({ brokers, onLog: (level, message, fields) => log[level](fields, message) });
     try {
-      const sink = createKafkaTradeSink({ producer, registry: createRegistryClient({ url: config.schemaRegistry.url }), topicPrefix });
+      const sink = createKafkaTradeSink({ producer, registry: createRegistryClient({ url: config.schemaRegistry.url }), topicPrefix, ...(telemetry.tracing ? { tracing: telemetry.tracing } : {}) });
       if (options.json) process.stdout.write(`${JSON.stringify({ event: 'ready', pid: process.pid, source: source.name, http: telemetry.http?.url ?? null })}\n`);
       else if (telemetry.http) process.stdout.write(`Capturing ${source.name}, metrics ${telemetry.http.url}/metrics\n`);
       telemetry.setReadiness(() => ({ ready: true, source: source.name }));

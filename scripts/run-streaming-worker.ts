@@ -13,7 +13,6 @@ import { createSchemaStore } from '../src/schema-registry/schema-store.ts';
 import { startStreamingWorker } from '../src/streaming/streaming-worker.ts';
 import type { StreamingState } from '../src/streaming/streaming-worker.ts';
 import { createTemporalCheckpointClient } from '../src/streaming/temporal-checkpoint-client.ts';
-import { createLogger } from '../src/telemetry/logger.ts';
 import { createStreamingMetrics } from '../src/telemetry/streaming-metrics.ts';
 import type { Logger } from '../src/telemetry/logger.ts';
 import { ProgressLine, command, exitFailed, exitOk, megabytes, runCommand, stopSignal, table, thousands } from './cli.ts';
@@ -35,8 +34,9 @@ const program = command('run-streaming-worker', 'Consume sources from Kafka with
 
 await runCommand<Options>(program, async ({ source: names, json }) => {
   const config = loadConfig();
-  const log = createLogger('streaming-worker', config.logLevel);
   const stop = stopSignal();
+  const telemetry = await startTelemetry(config, 'streaming-worker');
+  const { log } = telemetry;
   const pipeline = await loadPipeline(config);
   const datasets = names === undefined ? pipeline.datasets : [...new Set(names)].map((name) => {
     if (!pipeline.datasets.some(({ source }) => source === name)) {
@@ -44,7 +44,6 @@ await runCommand<Options>(program, async ({ source: names, json }) => {
     }
     return datasetOf(pipeline, name);
   });
-  const telemetry = await startTelemetry(config, log);
   const lake = await openLakeWhenThere(config, pipeline, log, stop);
   if (lake === null) {
     await telemetry.close();
@@ -58,6 +57,7 @@ await runCommand<Options>(program, async ({ source: names, json }) => {
   const worker = startStreamingWorker({
     onEvent: figures.onEvent,
     onSchemaIds: (ids) => schemas.see(ids),
+    ...(telemetry.tracing ? { tracing: telemetry.tracing } : {}),
     sources: datasets.map(({ source, topic, bronze }) => ({ source, topics: [`${topicPrefix}${topic}`], groupId: `${topicPrefix}tidemark-${source}`, bronze })),
     kafka: { brokers: config.kafka.brokers, sessionTimeoutMs },
     catalog: lake.catalog,

@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 import '../src/config/require-node.ts';
+import { activityFields } from '../activities/edge.ts';
 import { environmentHelp, loadConfig } from '../src/config/config.ts';
-import { createLogger } from '../src/telemetry/logger.ts';
 import { command, exitFailed, exitOk, runCommand, stopSignal } from './cli.ts';
 import { startTelemetry } from './wire/telemetry.ts';
 import { startTemporalWorker } from './wire/temporal-worker.ts';
@@ -12,9 +12,9 @@ const program = command('run-temporal-worker', 'Run a Temporal Worker: the Workf
 
 await runCommand<{ json?: boolean }>(program, async ({ json }) => {
   const config = loadConfig();
-  const log = createLogger('temporal-worker', config.logLevel);
   const stop = stopSignal();
-  const telemetry = await startTelemetry(config, log);
+  const telemetry = await startTelemetry(config, 'temporal-worker', activityFields);
+  const { log } = telemetry;
   const worker = await startTemporalWorker(config, log, telemetry);
   const { taskQueue, namespace, uiUrl } = config.temporal;
   if (json) process.stdout.write(`${JSON.stringify({ event: 'ready', pid: process.pid, taskQueue, namespace, http: telemetry.http?.url ?? null })}\n`);

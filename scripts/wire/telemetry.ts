@@ -4,7 +4,10 @@ import { sendJson, sendText, startHttpServer } from '../../src/telemetry/http-se
 import type { HttpServer } from '../../src/telemetry/http-server.ts';
 import { Metrics, exposition } from '../../src/telemetry/metrics.ts';
 import { collectProcessMetrics } from '../../src/telemetry/process-metrics.ts';
+import { createLogger } from '../../src/telemetry/logger.ts';
 import type { Logger } from '../../src/telemetry/logger.ts';
+import { startTracing } from '../../src/telemetry/tracing.ts';
+import type { Tracing } from '../../src/telemetry/tracing.ts';
 
 /** What a process says of itself; `ready` false: it lives, and cannot do its work yet or at the moment. */
 export interface Readiness {
@@ -13,6 +16,10 @@ export interface Readiness {
 }
 
 export interface Telemetry {
+  /** JSON lines; within a span each has its ids. */
+  readonly log: Logger;
+  /** Null: OTEL_EXPORTER_OTLP_ENDPOINT is not set. */
+  readonly tracing: Tracing | null;
   /** Always there; without a server nobody reads them. */
   readonly metrics: Metrics;
   /** Null: METRICS_PORT is not set. Routes may be added at any time. */
@@ -24,8 +31,15 @@ export interface Telemetry {
   close(): Promise<void>;
 }
 
-/** The HTTP server of this process, if one is configured, with `/metrics`, `/healthz`, `/readyz`, and the runbooks that alerts point to. */
-export const startTelemetry = async ({ metrics: { port, host } }: Pick<Config, 'metrics'>, log: Logger): Promise<Telemetry> => {
+/**
+ * Log, metrics and traces of this process, and its HTTP server, if one is configured, with `/metrics`, `/healthz`, `/readyz`, and the runbooks that
+ * alerts point to.
+ *
+ * @param fields what each log line says of where it was written
+ */
+export const startTelemetry = async ({ metrics: { port, host }, traces, logLevel }: Pick<Config, 'metrics' | 'traces' | 'logLevel'>, service: string, fields: () => Record<string, unknown> = () => ({})): Promise<Telemetry> => {
+  const tracing = await startTracing(traces.endpoint, service);
+  const log = createLogger(service, logLevel, () => ({ ...fields(), ...tracing?.activeIds() }));
   const metrics = new Metrics();
   let readiness: () => Readiness | Promise<Readiness> = () => ({ ready: false, reason: 'starting' });
   const others: (() => Promise<string>)[] = [];
@@ -53,13 +67,14 @@ export const startTelemetry = async ({ metrics: { port, host } }: Pick<Config, '
     else sendText(response, 404, 'No such runbook.\n');
   });
   return {
-    metrics, http,
+    log, tracing, metrics, http,
     setReadiness: (read) => {
       readiness = read;
     },
     addExposition: (load) => void others.push(load),
     close: async () => {
       endProcessMetrics();
+      await tracing?.shutdown();
       await http?.close();
     },
   };

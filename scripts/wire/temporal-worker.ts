@@ -1,6 +1,5 @@
 import { Client } from '@temporalio/client';
-import { DefaultLogger, NativeConnection, Runtime, Worker } from '@temporalio/worker';
-import type { LogEntry } from '@temporalio/worker';
+import { NativeConnection, Worker } from '@temporalio/worker';
 import { createAuditActivities } from '../../activities/audit.ts';
 import { createBackfillActivities } from '../../activities/backfill.ts';
 import { createCompactionActivities } from '../../activities/compaction.ts';
@@ -15,9 +14,9 @@ import type { Config } from '../../src/config/config.ts';
 import { fetchTopicConfigs, setTopicConfig } from '../../src/kafka/topic-configs.ts';
 import { invariant } from '../../src/domain/errors.ts';
 import { RefinePool } from '../../src/refine/refine-pool.ts';
-import { findFreePorts } from '../../src/stack/ports.ts';
 import { createAuditMetrics } from '../../src/telemetry/audit-metrics.ts';
 import { withCommitMetrics } from '../../src/telemetry/commit-metrics.ts';
+import { withCommitSpans } from '../../src/telemetry/commit-spans.ts';
 import { createRegistryClient } from '../../src/schema-registry/registry-client.ts';
 import { createSchemaStore } from '../../src/schema-registry/schema-store.ts';
 import type { Logger } from '../../src/telemetry/logger.ts';
@@ -31,6 +30,7 @@ import { startPage } from './page.ts';
 import { loadPipeline } from './pipeline.ts';
 import { loadRetainedTables, openRetention } from './retention.ts';
 import type { Telemetry } from './telemetry.ts';
+import { installRuntime, logMicroBatch, tracingOptions, withTraceLinks } from './worker-telemetry.ts';
 import { connectTemporal, prepareNamespace } from './temporal.ts';
 import { loadWorkflowBundle } from './workflow-bundle.ts';
 
@@ -40,17 +40,8 @@ const cachedWorkflowsMax = 100;
 const compactionNiceness = 10;
 const idleThreadMsMax = 30_000;
 const backfillNiceness = 15;
-const coreMetricsTimeoutMs = 3_000;
 /** Figures of the lake and of visibility. */
 const lookEveryMs = 60_000;
-
-const toPino = (log: Logger) => new DefaultLogger('WARN', ({ level, message, meta }: LogEntry) => {
-  const { error, ...rest } = (meta ?? {}) as Record<string, unknown>;
-  const fields = { ...rest, ...(error === undefined ? {} : { err: error }) };
-  if (level === 'ERROR') log.error(fields, message);
-  else if (level === 'WARN') log.warn(fields, message);
-  else log.debug(fields, message);
-});
 
 /** All activities under their names. Temporal knows one implementation for a name: a second one would silently take its place. */
 const oneOfEachName = (groups: readonly object[]): Record<string, (...args: never[]) => Promise<unknown>> => {
@@ -69,31 +60,9 @@ export interface RunningTemporalWorker {
   stop(): Promise<void>;
 }
 
-let runtimeInstalled = false;
-
-/** The metrics of the SDK's Rust core have an exporter of their own; its page is put behind ours. */
-const installRuntime = async (log: Logger, telemetry: Telemetry | undefined): Promise<void> => {
-  const options = { logger: toPino(log), shutdownSignals: [] };
-  if (!telemetry?.http) {
-    Runtime.install(options);
-    return;
-  }
-  const [port] = await findFreePorts(1);
-  const bindAddress = `127.0.0.1:${port}`;
-  Runtime.install({ ...options, telemetryOptions: { metrics: { prometheus: { bindAddress, countersTotalSuffix: true, unitSuffix: true, useSecondsForDurations: true } } } });
-  telemetry.addExposition(async () => {
-    const answer = await fetch(`http://${bindAddress}/metrics`, { signal: AbortSignal.timeout(coreMetricsTimeoutMs) });
-    return answer.text();
-  });
-};
-
 /** Starts a Temporal Worker with all Workflows and activities of the pipeline. Resolves once it polls its task queue. */
 export const startTemporalWorker = async (config: Config, log: Logger, telemetry?: Telemetry): Promise<RunningTemporalWorker> => {
-  if (!runtimeInstalled) {
-    // The Runtime is one for each process; its Rust core must stay silent on stdout, which belongs to the scripts' results.
-    await installRuntime(log, telemetry);
-    runtimeInstalled = true;
-  }
+  await installRuntime(log, telemetry);
   const pipeline = await loadPipeline(config);
   // A bad policy stops the process before it takes any work.
   loadRetainedTables(config, pipeline);
@@ -106,13 +75,16 @@ export const startTemporalWorker = async (config: Config, log: Logger, telemetry
   // Threads of their own, which give way to those of the live stream; none is started before the first backfill.
   const backfillPool = new RefinePool({ ...config, microBatch: { threads: config.backfill.threads }, niceness: backfillNiceness }, log, { idleMsMax: idleThreadMsMax });
   const [lake, clientConnection, connection, workflowBundle] = await Promise.all([
-    openLake(config, pipeline), connectTemporal(config), NativeConnection.connect({ address: config.temporal.address }), loadWorkflowBundle(), refinePool.open(), mergePool.open(),
+    openLake(config, pipeline), connectTemporal(config), NativeConnection.connect({ address: config.temporal.address }), loadWorkflowBundle({ traced: telemetry?.tracing != null }), refinePool.open(), mergePool.open(),
   ]);
   const { store } = lake;
   const sources = pipeline.datasets.map(({ source }) => source);
   const figures = telemetry && { microBatch: createMicroBatchMetrics(telemetry.metrics, sources), audit: createAuditMetrics(telemetry.metrics) };
   telemetry?.metrics.set('batch_trigger_interval_seconds', {}, config.microBatch.triggerMs / 1_000);
-  const catalog = telemetry ? withCommitMetrics(lake.catalog, telemetry.metrics) : lake.catalog;
+  const measured = telemetry ? withCommitMetrics(lake.catalog, telemetry.metrics) : lake.catalog;
+  const tracing = telemetry?.tracing ?? null;
+  const catalog = tracing ? withCommitSpans(measured, tracing) : measured;
+  const linked = <A extends object>(activities: A): A => (tracing ? withTraceLinks(activities, { tracing, catalog, store, pipeline }) : activities);
   await prepareNamespace(clientConnection, config, log);
   const registry = createRegistryClient({ url: config.schemaRegistry.url });
   const temporal = new Client({ connection: clientConnection, namespace: config.temporal.namespace });
@@ -121,21 +93,25 @@ export const startTemporalWorker = async (config: Config, log: Logger, telemetry
     namespace: config.temporal.namespace,
     taskQueue: config.temporal.taskQueue,
     workflowBundle,
+    ...(tracing ? await tracingOptions(tracing) : {}),
     activities: oneOfEachName([
-      createStreamActivities({
+      linked(createStreamActivities({
         catalog, store, pipeline, temporal,
         limits: {
           batchRecordsMax: config.microBatch.rowsMax, adaptive: { batchRecordsMin: config.microBatch.rowsMin, batchTriggerMs: config.microBatch.triggerMs },
           runningMax: config.microBatch.runningMax, historyEventsMax: config.historyEventsMax,
         },
-      }),
+      })),
       createCompactionActivities({ catalog, pipeline, policies: config.compaction, pool: compactionPool }),
-      createRetentionActivities(await openRetention(config, pipeline, lake, temporal)),
+      createRetentionActivities(await openRetention(config, pipeline, { store, catalog }, temporal)),
       createAuditActivities({ audit: (input, options) => runAudit(config, input, options), ...(figures ? { onReport: figures.audit } : {}) }),
       createRetentionExtensionActivities({
         store, fetchConfigs: (topic) => fetchTopicConfigs(config.kafka.brokers, topic), setConfig: (topic, name, value) => setTopicConfig(config.kafka.brokers, topic, name, value),
       }),
-      createMicroBatchActivities({ catalog, store, pipeline, refinePool, mergePool, ...(figures ? { onEvent: figures.microBatch } : {}) }),
+      linked(createMicroBatchActivities({ catalog, store, pipeline, refinePool, mergePool, onEvent: (event) => {
+        figures?.microBatch(event);
+        logMicroBatch(log, event);
+      } })),
       createDlqReplayActivities({ catalog, store, pipeline, refinePool, mergePool, registry, schemas: createSchemaStore({ store, registry }), topicPrefix: config.kafka.topicPrefix }),
       createReprocessActivities({ catalog, store, pipeline, pool: backfillPool, isRunning: isRunningIn(temporal) }),
       createBackfillActivities({ catalog, store, pipeline, pool: backfillPool, chunkRowsMax: config.microBatch.rowsMax, offsetsOfMicroBatch: offsetsOfMicroBatchIn(temporal) }),

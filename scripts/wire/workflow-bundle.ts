@@ -12,10 +12,13 @@ export const workflowsPath = join(root, 'workflows/index.ts');
 /** Everything that a Workflow may import of this project: the lint rules hold it. */
 const bundled = ['workflows', 'src/domain', 'src/contracts'];
 
-const sourcesHash = async (): Promise<string> => {
+/** Interceptors that a bundle has where traces are on. */
+export const tracingModule = join(root, 'workflows/tracing.ts');
+
+const sourcesHash = async (traced: boolean): Promise<string> => {
   const hash = createHash('sha256');
   const { version } = createRequire(import.meta.url)('@temporalio/workflow/package.json') as { version: string };
-  hash.update(version);
+  hash.update(`${version}${traced ? ' traced' : ''}`);
   for (const folder of bundled) {
     for (const file of (await readdir(join(root, folder))).filter((name) => name.endsWith('.ts')).sort()) {
       hash.update(`\0${folder}/${file}\0`).update(await readFile(join(root, folder, file)));
@@ -27,14 +30,16 @@ const sourcesHash = async (): Promise<string> => {
 /**
  * The workflow bundle. Bundling takes seconds of CPU at each start of a Temporal Worker, so the result is kept in the
  * cache folder under the hash of its sources; whatever cannot be cached is bundled again.
+ *
+ * @param traced with OpenTelemetry's interceptors, which make it larger
  */
-export const loadWorkflowBundle = async (env: NodeJS.ProcessEnv = process.env): Promise<{ code: string }> => {
+export const loadWorkflowBundle = async ({ traced = false, env = process.env }: { traced?: boolean; env?: NodeJS.ProcessEnv } = {}): Promise<{ code: string }> => {
   const folder = join(cacheFolder(env), 'workflow-bundles');
-  const file = join(folder, `${await sourcesHash()}.js`);
+  const file = join(folder, `${await sourcesHash(traced)}.js`);
   try {
     return { code: await readFile(file, 'utf8') };
   } catch {
-    const { code } = await bundleWorkflowCode({ workflowsPath, logger: quietLogger });
+    const { code } = await bundleWorkflowCode({ workflowsPath, logger: quietLogger, ...(traced ? { workflowInterceptorModules: [tracingModule] } : {}) });
     try {
       await mkdir(folder, { recursive: true });
       const temporary = `${file}.${process.pid}.tmp`;

@@ -59,6 +59,7 @@ const environmentSchema = z.object({
   COMPACTION_FILES_MIN: integer(2, 1_000).default(8).describe('Small files of about one size in a table partition that become one'),
   COMPACTION_QUIET_MINUTES: integer(0, 60 * 24 * 30).default(30).describe('Files are compacted when nothing was written to them, and but for Bronze to their table partition, for so long'),
   COMPACTION_EVERY_MINUTES: integer(0, 60 * 24 * 30).default(60).describe('How often the Schedules of compactions run; 0: none'),
+  OTEL_EXPORTER_OTLP_ENDPOINT: z.url().optional().describe('Base URL of an OTLP/HTTP collector for traces, one for each batch; unset: none. Other OTEL_ variables (sampler, headers) mean what OpenTelemetry says'),
   LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'silent']).default('info').describe('Least severe level that is logged'),
 }).superRefine((env, context) => {
   if (env.FLUSH_INTERVAL_MS > env.FLUSH_INTERVAL_MAX_MS) {
@@ -86,6 +87,8 @@ export interface Config {
   /** Port null: no HTTP server. */
   readonly page: { readonly token: string | undefined; readonly processes: readonly { readonly name: string; readonly url: string }[] };
   readonly metrics: { readonly port: number | null; readonly host: string };
+  /** Endpoint null: no traces. */
+  readonly traces: { readonly endpoint: string | null };
   /** Policies as text: they are checked against the pipeline's tables where it is loaded. */
   readonly retention: { readonly policies: string; readonly snapshotAgeMs: number; readonly snapshotsKept: number; readonly orphanGraceMs: number };
   readonly archive: { readonly bucket: string; readonly prefix: string; readonly storageClass: string | undefined };
@@ -132,6 +135,7 @@ export const loadConfig = (env: NodeJS.ProcessEnv = process.env): Config => {
     historyEventsMax: e.HISTORY_EVENTS_MAX,
     page: { token: e.PAGE_TOKEN, processes: e.PAGE_PROCESSES.map((text) => ({ name: text.slice(0, text.indexOf('=')), url: text.slice(text.indexOf('=') + 1).replace(/\/$/, '') })) },
     metrics: { port: e.METRICS_PORT ?? null, host: e.METRICS_HOST },
+    traces: { endpoint: e.OTEL_EXPORTER_OTLP_ENDPOINT ?? null },
     retention: { policies: e.RETENTION_POLICIES, snapshotAgeMs: e.SNAPSHOT_AGE_HOURS * 3_600_000, snapshotsKept: e.SNAPSHOTS_KEPT_MIN, orphanGraceMs: e.ORPHAN_GRACE_MINUTES * 60_000 },
     archive: { bucket: e.ARCHIVE_BUCKET ?? e.TIDEMARK_BUCKET, prefix: e.ARCHIVE_PREFIX, storageClass: e.ARCHIVE_STORAGE_CLASS },
     compaction: {
@@ -183,6 +187,7 @@ export const configToEnvironment = (config: Config): Record<string, string> => (
   PAGE_PROCESSES: config.page.processes.map(({ name, url }) => `${name}=${url}`).join(','),
   METRICS_PORT: config.metrics.port === null ? '' : String(config.metrics.port),
   METRICS_HOST: config.metrics.host,
+  OTEL_EXPORTER_OTLP_ENDPOINT: config.traces.endpoint ?? '',
   RETENTION_POLICIES: config.retention.policies,
   ARCHIVE_BUCKET: config.archive.bucket,
   ARCHIVE_PREFIX: config.archive.prefix,

@@ -4,6 +4,8 @@ import { bronzeFileSuffix } from '../contracts/bronze.ts';
 import { TidemarkError, isTidemarkError } from '../domain/errors.ts';
 import type { ObjectStore } from '../lake/object-store.ts';
 import type { Field } from '../lake/schema.ts';
+import { traceparentName } from '../telemetry/tracing.ts';
+import type { TraceSpan, Tracing } from '../telemetry/tracing.ts';
 import { checkpointRange, checksumMetadata, encodeBronzeFile } from './bronze-file.ts';
 import type { BronzeFileIdentity, EncodedBronzeFile } from './bronze-file.ts';
 import type { ByteBudget } from './byte-budget.ts';
@@ -41,9 +43,14 @@ export interface BronzeWriterOptions {
   /** Told of each buffer whose file is encoded, while its rows are there. */
   onEncoded?: (buffer: PartitionBuffer) => void;
   uploadsMax?: number;
+  /** A span for each file, which goes on the trace of the first capture batch in it; the object's metadata carries it on. */
+  tracing?: Pick<Tracing, 'start'>;
 }
 
-interface EncodedJob { file: EncodedBronzeFile; encodeMs: number; produced: readonly ProducedSample[] }
+interface EncodedJob { file: EncodedBronzeFile; encodeMs: number; produced: readonly ProducedSample[]; span: TraceSpan | undefined }
+
+/** Capture batches that the span of a file names. */
+const originsMax = 16;
 
 const retryMs = { first: 100, max: 10_000 };
 
@@ -85,46 +92,59 @@ export class BronzeWriter {
       return null;
     }
     const from = performance.now();
+    const span = this.startSpan(identity, buffer);
     const file = encodeBronzeFile(identity, buffer, fields, this.options.clock.nowMs());
     const produced = buffer.sampleTimestamps();
     this.options.onEncoded?.(buffer);
     buffer.release();
     this.options.budget.take(file.bytes.length);
-    return { file, encodeMs: performance.now() - from, produced };
+    return { file, encodeMs: performance.now() - from, produced, span };
   }
 
-  private async upload({ dataLocation, signal }: BronzeFileJob, { file, encodeMs, produced }: EncodedJob): Promise<WrittenFile | null> {
+  private startSpan({ topic, partition, start, end, epoch }: BronzeFileIdentity, buffer: PartitionBuffer): TraceSpan | undefined {
+    const { tracing } = this.options;
+    if (!tracing) return undefined;
+    const [parent, ...links] = buffer.headerValues(traceparentName, originsMax);
+    return tracing.start('Bronze file', {
+      parent, links,
+      attributes: { 'messaging.destination.name': topic, 'tidemark.partition': partition, 'tidemark.start_offset': String(start), 'tidemark.end_offset': String(end), 'tidemark.epoch': epoch, 'tidemark.rows': buffer.rows },
+    });
+  }
+
+  private async upload({ dataLocation, signal }: BronzeFileJob, { file, encodeMs, produced, span }: EncodedJob): Promise<WrittenFile | null> {
     const { store, budget, atStep } = this.options;
     const key = store.keyOf(dataLocation(bronzeFileSuffix(file)));
     const from = performance.now();
     await this.takeUploadTurn();
     try {
       await atStep('before-upload', key);
-      await this.put(key, file.bytes, file.checksum, signal);
+      await this.put(key, file.bytes, { [checksumMetadata]: file.checksum, ...(span && span.traceparent !== '' ? { [traceparentName]: span.traceparent } : {}) }, signal);
       if (signal.aborted) return null;
       await atStep('after-upload', key);
       return { range: checkpointRange(file), encodeMs, putMs: performance.now() - from, produced };
     } finally {
+      span?.end();
       budget.give(file.bytes.length);
       this.uploads -= 1;
       this.uploadWaiters.shift()?.();
     }
   }
 
-  private async put(key: string, bytes: Uint8Array, checksum: string, signal: AbortSignal): Promise<void> {
+  private async put(key: string, bytes: Uint8Array, metadata: { [checksumMetadata]: string } & Record<string, string>, signal: AbortSignal): Promise<void> {
     const { store, clock, onRetry } = this.options;
+    const checksum = metadata[checksumMetadata];
     for (let failures = 0; !signal.aborted; failures += 1) {
       try {
-        await store.put(key, bytes, { condition: 'absent', metadata: { [checksumMetadata]: checksum }, contentType: 'application/vnd.apache.parquet', signal });
+        await store.put(key, bytes, { condition: 'absent', metadata, contentType: 'application/vnd.apache.parquet', signal });
         return;
       } catch (error) {
         if (signal.aborted) return;
         try {
           if (isTidemarkError(error, 'PRECONDITION_FAILED')) {
             // An earlier attempt whose answer was lost, or not ours at all.
-            const { metadata } = await store.head(key);
-            if (metadata[checksumMetadata] === checksum) return;
-            throw new TidemarkError('CHECKSUM_MISMATCH', `${key}: expected SHA-256 ${checksum}, found ${metadata[checksumMetadata] ?? 'an object without one'}`, { cause: error });
+            const found = (await store.head(key)).metadata[checksumMetadata];
+            if (found === checksum) return;
+            throw new TidemarkError('CHECKSUM_MISMATCH', `${key}: expected SHA-256 ${checksum}, found ${found ?? 'an object without one'}`, { cause: error });
           }
           throw error;
         } catch (failure) {

@@ -13,6 +13,8 @@ const bytesPerRow = 28;
 export interface ProducedSample { timestampMs: number; records: number }
 
 const samplesMax = 32;
+/** Rows whose headers are looked at in one go. */
+const rowsAtOnce = 1_024;
 
 /**
  * Records of one topic partition that wait for their Bronze file. Bytes are copied out of the fetch answer, because one
@@ -64,6 +66,19 @@ export class PartitionBuffer implements RecordSink {
     const step = Math.max(1, Math.ceil(this.count / samplesMax));
     for (let row = 0; row < this.count; row += step) samples.push({ timestampMs: this.timestampsMs[row]!, records: Math.min(step, this.count - row) });
     return samples;
+  }
+
+  /** Different values of a header, in the order of the records, at most so many. */
+  headerValues(name: string, valuesMax: number): string[] {
+    const found = new Set<string>();
+    for (let from = 0; from < this.count && found.size < valuesMax; from += rowsAtOnce) {
+      for (const raw of this.rawHeaders.views(from, Math.min(this.count, from + rowsAtOnce))) {
+        const value = raw && decodeHeaders(raw, 0, raw.length).find(([key]) => key === name)?.[1];
+        if (value) found.add(Buffer.from(value).toString('latin1'));
+        if (found.size >= valuesMax) break;
+      }
+    }
+    return [...found];
   }
 
   /** What the budget counts for this buffer. */

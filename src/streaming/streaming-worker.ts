@@ -22,6 +22,7 @@ import { bytesSource, openParquet } from '../lake/parquet-reader.ts';
 import type { Field } from '../lake/schema.ts';
 import { magicByte, wireHeaderBytes } from '../schema-registry/wire-codec.ts';
 import type { Catalog } from '../lake/table.ts';
+import type { Tracing } from '../telemetry/tracing.ts';
 
 export type { StreamingEvent, StreamingLog } from './source-reader.ts';
 
@@ -62,6 +63,7 @@ export interface StreamingWorkerOptions {
   clock?: Clock;
   onEvent?: (event: StreamingEvent) => void;
   atStep?: AtStep;
+  tracing?: Pick<Tracing, 'start'>;
 }
 
 export interface StreamingTotals {
@@ -181,7 +183,7 @@ export const startStreamingWorker = (options: StreamingWorkerOptions): Streaming
   };
   const { onSchemaIds } = options;
   const writer = new BronzeWriter({
-    store: options.store, budget, clock, atStep,
+    store: options.store, budget, clock, atStep, ...(options.tracing ? { tracing: options.tracing } : {}),
     ...(onSchemaIds ? { onEncoded: (buffer: PartitionBuffer) => onSchemaIds(schemaIdsOf(buffer)) } : {}),
     onRetry: (key, error) => options.log.warn({ key, error: error.message }, 'Bronze file not stored, trying again'),
   });
