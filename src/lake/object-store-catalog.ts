@@ -29,7 +29,7 @@ export interface ObjectStoreCatalogOptions {
   /** Key prefix of the warehouse. Default `warehouse`. */
   warehouse?: string;
   namespace: string;
-  /** Newest snapshots that each commit keeps, beside the tagged ones. Default 100. */
+  /** Newest snapshots that each commit keeps, beside the tagged ones. Each is 600 bytes in every version file. Default 50. */
   snapshotsKept?: number;
   /** Manifests of one order of magnitude that a commit merges into one. Default 10. */
   manifestsMergedAt?: number;
@@ -86,7 +86,7 @@ type Publication = 'committed' | 'conflict' | 'unknown';
 
 const retryBaseMs = 10;
 const retryMaxMs = 1_000;
-const metadataLogMax = 100;
+const metadataLogMax = 25;
 const hintMovesMax = 20;
 const roundsMax = 100;
 /** A load that took longer starts again. Far below any grace period of metadata files. */
@@ -121,7 +121,7 @@ class HintedCatalog implements ObjectStoreCatalog {
     this.store = options.store;
     this.root = `${options.warehouse ?? 'warehouse'}/${options.namespace}`;
     this.limits = {
-      snapshotsKept: options.snapshotsKept ?? 100,
+      snapshotsKept: options.snapshotsKept ?? 50,
       manifestsMergedAt: options.manifestsMergedAt ?? 10,
       manifestFilesMax: options.manifestFilesMax ?? 500,
       metadataLogMax,

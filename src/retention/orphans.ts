@@ -135,6 +135,6 @@ export const tidyTable = async (deps: TidyDeps, table: string, onProgress?: (pro
   }
   if (orphans.length > 0) await remove();
   // Last: version files tell what was current within the grace period.
-  tidied.expiredMetadataFiles = await catalog.expireMetadata(table);
+  tidied.expiredMetadataFiles = await catalog.expireMetadata(table, Number.MAX_SAFE_INTEGER);
   return tidied;
 };

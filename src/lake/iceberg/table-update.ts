@@ -279,8 +279,5 @@ function summarize(request: CommitRequest, removed: readonly ManifestEntry[], pa
     'total-data-files': String(previous('total-data-files') + request.add.length - removed.length),
     'total-records': String(previous('total-records') + rows(request.add) - rows(removed)),
     'total-files-size': String(previous('total-files-size') + bytes(request.add) - bytes(removed)),
-    'total-delete-files': '0',
-    'total-position-deletes': '0',
-    'total-equality-deletes': '0',
   };
 }

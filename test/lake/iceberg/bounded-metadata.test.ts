@@ -29,15 +29,15 @@ test('two thousand commits leave bounded snapshots, manifests, logs and bytes fo
   await catalog.settled();
   const table = await catalog.load('trades');
   const metadata = metadataOf(store, table.version);
-  expect(metadata.snapshots).toHaveLength(100);
-  expect(metadata['snapshot-log']).toHaveLength(100);
-  expect(metadata['metadata-log']).toHaveLength(100);
+  expect(metadata.snapshots).toHaveLength(50);
+  expect(metadata['snapshot-log']).toHaveLength(50);
+  expect(metadata['metadata-log']).toHaveLength(25);
   const manifestList = store.objects.get(store.keyOf(metadata.snapshots.at(-1)!['manifest-list']))!.body;
   expect(manifestList.length).toBeLessThan(10_000);
   const mean = (values: number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
   // As many bytes for a commit at the end as at the two hundredth.
   expect(mean(bytes.slice(-500))).toBeLessThan(1.5 * mean(bytes.slice(200, 700)));
-  expect(Math.max(...bytes)).toBeLessThan(400_000);
+  expect(Math.max(...bytes)).toBeLessThan(250_000);
   const versions = [...store.objects.keys()].filter((key) => key.startsWith(`${prefix}v`) && key.endsWith('.metadata.json'));
   expect(versions.length).toBeLessThanOrEqual(150);
   expect(await table.scan()).toHaveLength(2_000);
