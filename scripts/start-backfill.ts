@@ -66,7 +66,7 @@ const program = command('start-backfill', 'Refine a range of one source again fr
   .option('--dry-run', 'Print the plan and change nothing')
   .option('--wait', 'Wait until it has ended, with progress; exit code 1 if it failed. Ctrl-C leaves it running')
   .option('--json', 'Print one JSON object')
-  .addHelpText('after', `\nSteer it with npm run backfill -- pause|resume|throttle|cancel --id <id>, or by Signals in the Temporal Web UI.\nExit code: 0 when it was started (with --wait: completed), 1 if it failed, 2 for a bad command line.\n\n${environmentHelp()}`);
+  .addHelpText('after', `\nSteer it with npm run backfill-status -- pause|resume|throttle|cancel --id <id>, or by Signals in the Temporal Web UI.\nExit code: 0 when it was started (with --wait: completed), 1 if it failed, 2 for a bad command line.\n\n${environmentHelp()}`);
 
 const microsOf = (option: string, text: string): string => {
   const ms = Date.parse(text);
@@ -149,7 +149,7 @@ await runCommand<Options>(program, async (options) => {
     }
     if (!wait) {
       if (json) process.stdout.write(`${JSON.stringify({ workflowId, id, started: isNew })}\n`);
-      else process.stdout.write(`${workflowId} ${isNew ? 'started' : 'was started before: it runs once'}. Watch it: npm run backfill -- status --watch --id ${id}${config.temporal.uiUrl ? `, or ${config.temporal.uiUrl}/namespaces/${config.temporal.namespace}/workflows/${encodeURIComponent(workflowId)}` : ''}\n`);
+      else process.stdout.write(`${workflowId} ${isNew ? 'started' : 'was started before: it runs once'}. Watch it: npm run backfill-status -- --watch --id ${id}${config.temporal.uiUrl ? `, or ${config.temporal.uiUrl}/namespaces/${config.temporal.namespace}/workflows/${encodeURIComponent(workflowId)}` : ''}\n`);
       return exitOk;
     }
     const line = new ProgressLine();

@@ -81,7 +81,7 @@ export class ReadingsLake {
   readonly catalog: ObjectStoreCatalog;
   dataset: Dataset;
   readonly options: ReadingsLakeOptions;
-  private readonly next = new Map<number, number>();
+  private next = new Map<number, number>();
   private readonly cache: GoldKeyCache;
   private batches = 0;
   nowMs = startMs + 30 * 86_400_000;
@@ -100,6 +100,15 @@ export class ReadingsLake {
     return lake;
   }
 
+  /** The same lake as another process has it; its records go on where this one's ended. */
+  another(): ReadingsLake {
+    const other = new ReadingsLake(this.store, this.options);
+    other.dataset = this.dataset;
+    other.next = this.next;
+    other.nowMs = this.nowMs + 500_000;
+    return other;
+  }
+
   get pipeline(): Pipeline {
     return { namespace: 'tests', dlqTable: 'silver_dlq', datasets: [this.dataset] };
   }
@@ -111,7 +120,7 @@ export class ReadingsLake {
     for (const [partition, some] of Map.groupBy(records, (record) => record.partition)) {
       const start = this.next.get(partition) ?? 0;
       this.next.set(partition, start + some.length);
-      const ingestion = BigInt(this.nowMs) * 1_000n;
+      const ingestion = BigInt(startMs + 30 * 86_400_000) * 1_000n;
       const { bytes, metrics } = encodeDataFile({
         fields: bronze.fields,
         batch: {
@@ -136,7 +145,7 @@ export class ReadingsLake {
   async refine(offsets: Coverage, until: 'silver' | 'gold' | 'end' = 'end'): Promise<void> {
     this.batches += 1;
     this.nowMs += 1_000;
-    const batchId = `batch-${this.batches}`;
+    const batchId = `batch-${this.batches}-${this.nowMs}`;
     const bronzeFiles = await filesOfOffsets(await this.catalog.load(this.dataset.bronze.name), offsets, bronzeLineage);
     const refined = await this.run('refine', { source: this.dataset.source, batchId, bronzeFiles, silver: offsets.toJson(), dlq: offsets.toJson(), nowMs: this.nowMs });
     if (until === 'silver') return;
