@@ -19,6 +19,8 @@ import { configToEnvironment, loadConfig } from '../src/config/config.ts';
 import type { Config } from '../src/config/config.ts';
 import { pauseSignal, resumeSignal, stateQuery, streamWorkflowId, streamWorkflowType } from '../src/contracts/stream.ts';
 import type { StreamState } from '../src/contracts/stream.ts';
+import type { MemorySeries } from './memory-chart.ts';
+import { memoryChart } from './memory-chart.ts';
 import type { Pipeline } from '../src/datasets/pipeline.ts';
 import { TidemarkError } from '../src/domain/errors.ts';
 import { freshnessQuantile, mergeFreshness } from '../src/domain/freshness.ts';
@@ -58,6 +60,8 @@ const program = command('bench', 'Loads trades into Kafka, then measures each ho
   .option('--topics <names>', 'Measure topics that hold the load already (comma-separated, as --load-only printed them); KAFKA_BROKERS and SCHEMA_REGISTRY_URL say where', (text: string) => text.split(','))
   .option('--json', 'Print one JSON object');
 
+/** Looking costs requests, and their CPU is taken from what is measured. */
+const pollMs = 200;
 const repeatRatio = 0.01;
 const shares = { binance: { share: 0.6, symbols: ['BTCUSDT', 'ETHUSDT', 'SOLUSDT', 'XRPUSDT', 'DOGEUSDT', 'BNBUSDT'] }, kraken: { share: 0.4, symbols: ['BTC/USD', 'ETH/USD', 'SOL/USD', 'XRP/EUR'] } } as const;
 
@@ -76,8 +80,8 @@ interface Report {
   kafkaToBronze: Figure;
   bronzeToSilver: Figure;
   bronzeToGold: Figure;
-  endToEnd: Figure & { streamingWorkerRssBytes: number; temporalWorkerRssBytes: number; serverCpuSecondsPerMillion: number; goldRows: number; duplicates: number; ok: boolean };
-  freshness: { ratePerSecond: number; seconds: number; p50Ms: number | null; p99Ms: number | null; streamingWorkerRssBytes: number; temporalWorkerRssBytes: number } | null;
+  endToEnd: Figure & { streamingWorkerRssBytes: number; temporalWorkerRssBytes: number; serverCpuSecondsPerMillion: number; goldRows: number; duplicates: number; memory: MemorySeries[]; ok: boolean };
+  freshness: { ratePerSecond: number; seconds: number; p50Ms: number | null; p99Ms: number | null; streamingWorkerRssBytes: number; temporalWorkerRssBytes: number; memory: MemorySeries[] } | null;
 }
 
 const hasEvent = (name: string) => (event: Record<string, unknown>): boolean => event['event'] === name;
@@ -143,7 +147,7 @@ class Deployment {
       for (const { name, pid } of this.processes) {
         if (pid === undefined) throw new TidemarkError('STACK_START_FAILED', `${what}: ${name} ended; its log is in ${this.folder}`);
       }
-      await sleep(50);
+      await sleep(pollMs);
     }
   }
 
@@ -175,6 +179,8 @@ const load = async (config: Config, folder: string, rows: number, seed: number, 
 
 const figure = (rows: number, seconds: number, cpu: number | null, peakRssBytes: number | null): Figure =>
   ({ rowsPerSecond: rows / seconds, seconds, cpuSecondsPerMillion: cpu === null ? null : (cpu / rows) * 1e6, peakRssBytes });
+
+const memoryOf = ({ name, rssSamples, peakRssBytes }: ScriptProcess): MemorySeries => ({ name, samples: rssSamples, peakBytes: peakRssBytes });
 
 const serverCpu = async (stack: Stack): Promise<number> => {
   const used = await Promise.all(Object.values(stack.servers).map(({ pid }) => (pid === undefined ? null : cpuSeconds(pid))));
@@ -273,6 +279,7 @@ const measure = async (options: Options, stack: Stack, folder: string, progress:
     ...figure(rows, seconds, temporalWorker.cpuSeconds + streamingWorker.cpuSeconds, null),
     streamingWorkerRssBytes: streamingWorker.peakRssBytes,
     temporalWorkerRssBytes: temporalWorker.peakRssBytes,
+    memory: [streamingWorker, temporalWorker].map(memoryOf),
     serverCpuSecondsPerMillion: (serverSeconds / rows) * 1e6,
     goldRows: audit.gold.reduce((sum, gold) => sum + gold.rows, 0),
     duplicates: audit.gold.reduce((sum, gold) => sum + gold.duplicates, 0),
@@ -302,7 +309,7 @@ const measure = async (options: Options, stack: Stack, folder: string, progress:
     await Promise.all(both.map((one) => one.sample()));
     freshness = {
       ratePerSecond: options.rate, seconds: options.rateSeconds, p50Ms: freshnessQuantile(histogram, 0.5), p99Ms: freshnessQuantile(histogram, 0.99),
-      temporalWorkerRssBytes: both[0].peakRssBytes, streamingWorkerRssBytes: both[1].peakRssBytes,
+      temporalWorkerRssBytes: both[0].peakRssBytes, streamingWorkerRssBytes: both[1].peakRssBytes, memory: [both[1], both[0]].map(memoryOf),
     };
     await live.close();
   }
@@ -345,8 +352,9 @@ const printed = (report: Report): string => {
     '',
     `end to end: streaming worker ${megabytes(endToEnd.streamingWorkerRssBytes)}, Temporal Worker ${megabytes(endToEnd.temporalWorkerRssBytes)}, servers ${endToEnd.serverCpuSecondsPerMillion.toFixed(2)} CPU s a million rows; `
     + `Gold ${thousands(endToEnd.goldRows)}, duplicates ${thousands(endToEnd.duplicates)}, audit ${endToEnd.ok ? 'clean' : 'FOUND VIOLATIONS'}`,
+    memoryChart(endToEnd.memory),
     ...(freshness === null ? [] : [`Kafka → committed Gold row at ${thousands(freshness.ratePerSecond)} a second for ${freshness.seconds} s: p50 ${milliseconds(freshness.p50Ms)}, p99 ${milliseconds(freshness.p99Ms)}; `
-      + `streaming worker ${megabytes(freshness.streamingWorkerRssBytes)}, Temporal Worker ${megabytes(freshness.temporalWorkerRssBytes)}`]),
+      + `streaming worker ${megabytes(freshness.streamingWorkerRssBytes)}, Temporal Worker ${megabytes(freshness.temporalWorkerRssBytes)}`, memoryChart(freshness.memory)]),
   ].join('\n');
 };
 
