@@ -8,6 +8,8 @@ import type { Client } from '@temporalio/client';
 import { loadGeneratedTrades } from '../src/capture/load-generated.ts';
 import { badRecordKinds, produceBadRecords } from '../src/capture/bad-records.ts';
 import { auditWorkflowId, auditWorkflowType } from '../src/contracts/audit.ts';
+import { compactionWorkflowId, compactionWorkflowType } from '../src/contracts/compaction.ts';
+import type { CompactionInput } from '../src/contracts/compaction.ts';
 import { dlqReplayWorkflowId, dlqReplayWorkflowType, pauseReplaySignal, resumeReplaySignal } from '../src/contracts/dlq-replay.ts';
 import type { DlqReplayInput } from '../src/contracts/dlq-replay.ts';
 import { microBatchWorkflowId } from '../src/contracts/micro-batch.ts';
@@ -48,7 +50,7 @@ await runCommand<{ folder: string; json?: boolean }>(program, async ({ folder, j
   const signal = stopSignal();
   const stack = await startStack({ signal, onProgress: ({ server, message }) => progress.show(`${server}: ${message}`) });
   try {
-    const running = await startPipelineOn(stack.endpoints, { environment: { BATCH_ROWS_MAX: '400', HISTORY_EVENTS_MAX: '90', LOG_LEVEL: 'warn' } });
+    const running = await startPipelineOn(stack.endpoints, { environment: { COMPACTION_FILES_MIN: '2', COMPACTION_QUIET_MINUTES: '0', BATCH_ROWS_MAX: '400', HISTORY_EVENTS_MAX: '90', LOG_LEVEL: 'warn' } });
     try {
       const { temporal, lake, pipeline, withSink, config } = running;
       const stream = temporal.workflow.getHandle(streamWorkflowId(source));
@@ -110,6 +112,9 @@ await runCommand<{ folder: string; json?: boolean }>(program, async ({ folder, j
 
       await temporal.workflow.execute(auditWorkflowType, { workflowId: auditWorkflowId, taskQueue: config.temporal.taskQueue, args: [{ sources: [source] }] });
 
+      const bronze = pipeline.datasets.find((dataset) => dataset.source === source)!.bronze.name;
+      await temporal.workflow.execute(compactionWorkflowType, { workflowId: compactionWorkflowId(bronze), taskQueue: config.temporal.taskQueue, args: [{ table: bronze } satisfies CompactionInput] });
+
       const topic = running.topics[0]!;
       await temporal.workflow.execute(extendRetentionWorkflowType, {
         workflowId: extendRetentionWorkflowId(topic), taskQueue: config.temporal.taskQueue,
@@ -126,6 +131,7 @@ await runCommand<{ folder: string; json?: boolean }>(program, async ({ folder, j
         ['micro-batch-last', microBatchWorkflowId(source, last)],
         ['dlq-replay', dlqReplayWorkflowId('recorded')],
         ['audit', auditWorkflowId],
+        ['compaction', compactionWorkflowId(bronze)],
         ['extend-retention', extendRetentionWorkflowId(topic)],
       ];
       await mkdir(folder, { recursive: true });

@@ -1,7 +1,9 @@
 import { ScheduleNotFoundError, ScheduleOverlapPolicy } from '@temporalio/client';
 import type { Client, ScheduleDescription, ScheduleOptions } from '@temporalio/client';
+import { compactedTables } from '../../src/compaction/tables.ts';
 import type { Config } from '../../src/config/config.ts';
 import { auditWorkflowId, auditWorkflowType } from '../../src/contracts/audit.ts';
+import { compactionWorkflowId, compactionWorkflowType } from '../../src/contracts/compaction.ts';
 import { retentionSweepWorkflowId, retentionSweepWorkflowType } from '../../src/contracts/retention.ts';
 import type { Pipeline } from '../../src/datasets/pipeline.ts';
 import { pipelineTables } from '../../src/datasets/pipeline.ts';
@@ -30,6 +32,10 @@ const staggerMs = 5 * minuteMs;
 /** By night, UTC, and the audit after the sweeps. */
 const retentionOffsetMs = 2 * 60 * minuteMs;
 const auditOffsetMs = 4 * 60 * minuteMs;
+/** Past each hour: the last one's files are quiet by then. */
+const compactionOffsetMs = 35 * minuteMs;
+/** Most tables have little to do. */
+const compactionStaggerMs = minuteMs;
 
 const within = (offsetMs: number, everyMs: number): number => offsetMs % everyMs;
 
@@ -45,6 +51,11 @@ export const wantedSchedules = ({ schedules, temporal: { taskQueue } }: Pick<Con
   for (const [nth, table] of tables.entries()) {
     add(schedules.retentionMinutes, retentionOffsetMs + nth * staggerMs, {
       scheduleId: retentionSweepWorkflowId(table), workflowType: retentionSweepWorkflowType, args: [{ table }], summary: `Retention sweep of ${table}`,
+    });
+  }
+  for (const [nth, table] of compactedTables(pipeline).map(({ definition }) => definition.name).entries()) {
+    add(schedules.compactionMinutes, compactionOffsetMs + nth * compactionStaggerMs, {
+      scheduleId: compactionWorkflowId(table), workflowType: compactionWorkflowType, args: [{ table }], summary: `Compaction of ${table}`,
     });
   }
   add(schedules.auditMinutes, auditOffsetMs, { scheduleId: auditWorkflowId, workflowType: auditWorkflowType, args: [{}], summary: 'Audit of all sources' });
