@@ -8,6 +8,11 @@ import type { StateQuery, StreamState } from '../src/contracts/stream.ts';
 import { ingestGapsTable } from '../src/datasets/engine-tables.ts';
 import type { Dataset } from '../src/datasets/dataset.ts';
 import type { Pipeline } from '../src/datasets/pipeline.ts';
+import { dlqStates } from '../src/contracts/dlq-replay.ts';
+import { loadDlqRate, loadDlqStates } from '../src/dlq/rates.ts';
+import type { DlqStates } from '../src/dlq/rates.ts';
+import { dlqRatePercentLimits } from '../src/domain/dlq-rate.ts';
+import type { DlqRate } from '../src/domain/dlq-rate.ts';
 import { TidemarkError } from '../src/domain/errors.ts';
 import { freshnessQuantile } from '../src/domain/freshness.ts';
 import { fetchOffsetBounds } from '../src/kafka/topics.ts';
@@ -35,6 +40,9 @@ interface SourceStatus {
   topicPartitions: TopicPartitionStatus[];
   rows: { bronze: number; silver: number; dlq: number };
   dlqByType: Record<string, number>;
+  /** Of the records refined in the last hour, those that were refused. */
+  dlqRate: DlqRate;
+  dlqStates: DlqStates;
   batchLimit: StreamState['batchLimit'];
   /** Streaming workers that hold claims, as each last reported. */
   workers: StreamState['workers'];
@@ -112,6 +120,8 @@ const sourceStatus = async (config: Config, pipeline: Pipeline, lake: Lake, clie
       dlq: Object.values(dlqByType).reduce((sum, count) => sum + count, 0),
     },
     dlqByType,
+    dlqRate: await loadDlqRate({ catalog: lake.catalog, pipeline }, dataset, Date.now()),
+    dlqStates: await loadDlqStates({ ...lake, pipeline }, dataset.source),
     batchLimit: state?.batchLimit ?? null,
     workers: state?.workers ?? {},
     microBatches: { running: state?.runningTotal ?? 0, failed: state?.failed ?? [], recent: state?.recent ?? [] },
@@ -162,6 +172,12 @@ const printed = ({ sources, gold }: Status): string => {
       for (const { topicPartition, lossAtMs } of losses) lines.push(`RETENTION overtakes the reader of ${topicPartition} at ${new Date(lossAtMs).toISOString()}, as things go: npm run extend-retention`);
     }
     for (const gap of source.gaps) lines.push(`GAP ${gap.topicPartition} [${gap.startOffset}, ${gap.endOffset}): the broker no longer had these records`);
+    const { percent: rate, level, records } = source.dlqRate;
+    const { byState, recoveryPercent } = source.dlqStates;
+    if (rate !== null) {
+      lines.push(`DLQ rate over the last hour: ${rate.toFixed(2)} % of ${records.toLocaleString('en')} records${level === 'ok' ? '' : `, ${level.toUpperCase()} (above ${dlqRatePercentLimits[level]} %)`}`
+        + `${recoveryPercent === null ? '' : ` · recovered ${recoveryPercent.toFixed(1)} % of all refused: ${dlqStates.map((state) => `${state} ${byState[state].toLocaleString('en')}`).join(', ')}`}`, '');
+    }
     const types = Object.entries(source.dlqByType).sort(([, a], [, b]) => b - a);
     if (types.length > 0) lines.push(table(['DLQ error type', 'rows'], types), '');
   }
