@@ -66,7 +66,7 @@ const program = withSelection(command('replay-dlq', 'Refine rejected records aga
 const modeOf = async ({ rules, schemaId, schemaVersion, cleanse, purge, flag }: Options, subject: string, config: Config): Promise<ReplayMode> => {
   const given = Object.entries({ '--rules': rules, '--schema-id': schemaId, '--schema-version': schemaVersion, '--cleanse': cleanse, '--purge': purge, '--flag': flag }).filter(([, value]) => value !== undefined);
   if (given.length !== 1) throw new TidemarkError('BAD_INPUT', `expected one of --rules, --schema-id, --schema-version, --cleanse, --purge, --flag; found ${given.map(([name]) => name).join(', ') || 'none'}`);
-  if (schemaVersion !== undefined) return { mode: 'schema', schemaId: await createRegistryClient({ url: config.schemaRegistry.url }).versionId(subject, schemaVersion) };
+  if (schemaVersion !== undefined) return { mode: 'schema', schemaId: (await createRegistryClient({ url: config.schemaRegistry.url }).version(subject, schemaVersion)).id };
   if (schemaId !== undefined) return { mode: 'schema', schemaId };
   if (cleanse !== undefined) return { mode: 'cleanse', cleanse };
   if (purge !== undefined) return { mode: 'purge', reason: purge };

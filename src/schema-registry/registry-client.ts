@@ -28,8 +28,9 @@ export interface RegistryClient {
   /** Sets the subject's compatibility, for example BACKWARD. */
   setCompatibility(subject: string, level: string): Promise<void>;
   schemaById(id: number): Promise<string>;
-  /** The schema id of a version of a subject. */
-  versionId(subject: string, version: number): Promise<number>;
+  /** Versions of a subject, ascending; none for a subject that is not there. */
+  versions(subject: string): Promise<number[]>;
+  version(subject: string, version: number): Promise<RegisteredSchema>;
 }
 
 const contentType = 'application/vnd.schemaregistry.v1+json';
@@ -114,10 +115,20 @@ export const createRegistryClient = ({ url, timeoutMs = 10_000, attemptsMax = 4,
       }
       return answer.schema;
     },
-    async versionId(subject, version) {
-      const answer = await request('GET', `/subjects/${encodeURIComponent(subject)}/versions/${version}`, undefined, `subject ${subject}, version ${version}`) as { id?: unknown };
-      if (typeof answer.id !== 'number') throw new TidemarkError('BAD_INPUT', `subject ${subject}, version ${version}: expected a schema id, found ${JSON.stringify(answer)}`);
-      return answer.id;
+    async versions(subject) {
+      try {
+        const answer = await request('GET', `/subjects/${encodeURIComponent(subject)}/versions`, undefined, `subject ${subject}`);
+        if (!Array.isArray(answer) || !answer.every((version) => typeof version === 'number')) throw new TidemarkError('BAD_INPUT', `subject ${subject}: expected versions, found ${JSON.stringify(answer)}`);
+        return answer.sort((one, other) => one - other);
+      } catch (error) {
+        if (isTidemarkError(error, 'SCHEMA_NOT_FOUND')) return [];
+        throw error;
+      }
+    },
+    async version(subject, version) {
+      const answer = await request('GET', `/subjects/${encodeURIComponent(subject)}/versions/${version}`, undefined, `subject ${subject}, version ${version}`) as { id?: unknown; schema?: unknown };
+      if (typeof answer.id !== 'number' || typeof answer.schema !== 'string') throw new TidemarkError('BAD_INPUT', `subject ${subject}, version ${version}: expected a schema and its id, found ${JSON.stringify(answer)}`);
+      return { id: answer.id, schema: answer.schema };
     },
   };
 };

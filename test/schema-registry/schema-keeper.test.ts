@@ -12,7 +12,7 @@ const unused = () => Promise.reject(new Error('unused'));
 const keeperOf = (schemaById: RegistryClient['schemaById']) => {
   const store = createMemoryObjectStore();
   const asked: number[] = [];
-  const schemas = createSchemaStore({ store, registry: { register: unused, setCompatibility: unused, versionId: unused, schemaById: (id) => { asked.push(id); return schemaById(id); } } });
+  const schemas = createSchemaStore({ store, registry: { register: unused, setCompatibility: unused, versions: unused, version: unused, schemaById: (id) => { asked.push(id); return schemaById(id); } } });
   return { store, asked, schemas, keeper: new SchemaKeeper({ schemas, log: { warn: () => {} }, retryMs: 1 }) };
 };
 
@@ -24,7 +24,7 @@ test('an id that was ingested keeps its meaning when the registry is rebuilt bef
   known = quote;
   expect((await loadKeptSchema(store, 1))?.schema).toBe(trade);
   // As refining asks, in a process that has never seen the id.
-  expect((await createSchemaStore({ store, registry: { register: unused, setCompatibility: unused, versionId: unused, schemaById: () => Promise.resolve(quote) } }).load(1)).schema).toBe(trade);
+  expect((await createSchemaStore({ store, registry: { register: unused, setCompatibility: unused, versions: unused, version: unused, schemaById: () => Promise.resolve(quote) } }).load(1)).schema).toBe(trade);
   expect((await schemas.load(1)).schema).toBe(trade);
 });
 

@@ -13,7 +13,8 @@ const registryOf = (schemas: Record<number, string>): RegistryClient & { asked: 
     asked,
     register: () => Promise.reject(new Error('unused')),
     setCompatibility: () => Promise.reject(new Error('unused')),
-    versionId: () => Promise.reject(new Error('unused')),
+    versions: () => Promise.reject(new Error('unused')),
+    version: () => Promise.reject(new Error('unused')),
     schemaById: (id) => {
       asked.push(id);
       const schema = schemas[id];

@@ -50,7 +50,7 @@ export const createDlqLake = async (store: ObjectStore = createMemoryObjectStore
   const registered = new Map<number, string>();
   const unused = () => Promise.reject(new Error('unused'));
   const registry = {
-    register: () => Promise.resolve(rawSchemaId), setCompatibility: unused, versionId: unused,
+    register: () => Promise.resolve(rawSchemaId), setCompatibility: unused, versions: unused, version: unused,
     schemaById: (id: number) => (registered.has(id) ? Promise.resolve(registered.get(id)!) : Promise.reject(new TidemarkError('SCHEMA_NOT_FOUND', `schema id ${id}`))),
   };
   const schemas = createSchemaStore({ store, registry });
