@@ -3,6 +3,7 @@ import type { Client } from '@temporalio/client';
 import type { RetentionDeps } from '../../activities/retention.ts';
 import type { Config } from '../../src/config/config.ts';
 import { auditWorkflowType } from '../../src/contracts/audit.ts';
+import { extendRetentionWorkflowType } from '../../src/contracts/retention-extension.ts';
 import { streamWorkflowType } from '../../src/contracts/stream.ts';
 import type { Pipeline } from '../../src/datasets/pipeline.ts';
 import { createS3ObjectStore } from '../../src/lake/s3-object-store.ts';
@@ -13,7 +14,7 @@ import type { RetainedTable } from '../../src/retention/policies.ts';
 import type { Lake } from './lake.ts';
 
 /** Workflows that commit no data files of their own making: a stream's Bronze files are protected by their offsets. */
-const notWriters = [streamWorkflowType, auditWorkflowType];
+const notWriters = [streamWorkflowType, auditWorkflowType, extendRetentionWorkflowType];
 
 /** The tables that age, by the pipeline and the environment. BAD_CONFIG with every problem. */
 export const loadRetainedTables = (config: Pick<Config, 'retention'>, pipeline: Pipeline): RetainedTable[] => retainedTables(pipeline, parsePolicies(config.retention.policies));

@@ -39,6 +39,8 @@ const workflowOf = (key: string, pipeline: Pipeline): string | null => {
   if (first === undefined || second === undefined) return null;
   const number = /^(\d+)-[0-9a-f-]{36}\.json$/.exec(second)?.[1];
   if (rest.length === 0 && number !== undefined && pipeline.datasets.some(({ source }) => source === first)) return `micro-batch/${first}/${number}`;
+  // Their folders: staging/<Workflow ID>/<uuid>/<file>.
+  if ((first === 'backfill' || first === 'dlq-replay') && rest.length === 2) return `${first}/${second}`;
   return null;
 };
 
