@@ -13,6 +13,7 @@ import type { CompactionInput } from '../src/contracts/compaction.ts';
 import { dlqReplayWorkflowId, dlqReplayWorkflowType, pauseReplaySignal, resumeReplaySignal } from '../src/contracts/dlq-replay.ts';
 import type { DlqReplayInput } from '../src/contracts/dlq-replay.ts';
 import { microBatchWorkflowId } from '../src/contracts/micro-batch.ts';
+import { retentionSweepWorkflowId } from '../src/contracts/retention.ts';
 import { extendRetentionWorkflowId, extendRetentionWorkflowType } from '../src/contracts/retention-extension.ts';
 import type { ExtendRetentionInput } from '../src/contracts/retention-extension.ts';
 import { divertBatchSignal, pauseSignal, resumeSignal, retryBatchSignal, streamWorkflowId } from '../src/contracts/stream.ts';
@@ -21,6 +22,7 @@ import { TidemarkError } from '../src/domain/errors.ts';
 import { createRegistryClient } from '../src/schema-registry/registry-client.ts';
 import { startStack } from '../src/stack/index.ts';
 import { startPipelineOn } from '../test/support/pipeline-processes.ts';
+import { sweepAhead } from '../test/support/sweep-ahead.ts';
 import { ProgressLine, command, exitOk, runCommand, stopSignal } from './cli.ts';
 import { historyToJson } from './wire/history-json.ts';
 
@@ -114,6 +116,8 @@ await runCommand<{ folder: string; json?: boolean }>(program, async ({ folder, j
 
       const bronze = pipeline.datasets.find((dataset) => dataset.source === source)!.bronze.name;
       await temporal.workflow.execute(compactionWorkflowType, { workflowId: compactionWorkflowId(bronze), taskQueue: config.temporal.taskQueue, args: [{ table: bronze } satisfies CompactionInput] });
+      const swept = pipeline.datasets.find((dataset) => dataset.source === source)!.silver.name;
+      await sweepAhead(running, [swept]);
 
       const topic = running.topics[0]!;
       await temporal.workflow.execute(extendRetentionWorkflowType, {
@@ -132,6 +136,7 @@ await runCommand<{ folder: string; json?: boolean }>(program, async ({ folder, j
         ['dlq-replay', dlqReplayWorkflowId('recorded')],
         ['audit', auditWorkflowId],
         ['compaction', compactionWorkflowId(bronze)],
+        ['retention-sweep', retentionSweepWorkflowId(swept)],
         ['extend-retention', extendRetentionWorkflowId(topic)],
       ];
       await mkdir(folder, { recursive: true });

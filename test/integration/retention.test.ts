@@ -1,15 +1,10 @@
 import { createHash, randomUUID } from 'node:crypto';
-import { NativeConnection, Worker } from '@temporalio/worker';
 import { afterAll, beforeAll, expect, inject, test } from 'vitest';
-import { createRetentionActivities } from '../../activities/retention.ts';
-import { openArchive, openRetention } from '../../scripts/wire/retention.ts';
-import { loadWorkflowBundle } from '../../scripts/wire/workflow-bundle.ts';
+import { openArchive } from '../../scripts/wire/retention.ts';
 import { auditConservation } from '../../src/audit/conservation.ts';
 import type { AuditReport } from '../../src/contracts/audit.ts';
-import { retentionSweepWorkflowId, retentionSweepWorkflowType } from '../../src/contracts/retention.ts';
+import { retentionSweepWorkflowId } from '../../src/contracts/retention.ts';
 import type { RetentionSweepResult } from '../../src/contracts/retention.ts';
-import { pipelineTables } from '../../src/datasets/pipeline.ts';
-import { dayMs } from '../../src/domain/retention.ts';
 import { loadGeneratedTrades } from '../../src/capture/load-generated.ts';
 import type { Archive } from '../../src/retention/archive.ts';
 import { queryWithDuckDb } from '../support/readers/index.ts';
@@ -17,12 +12,12 @@ import { runScript as runScriptIn } from '../support/run-script.ts';
 import type { ScriptOutcome } from '../support/run-script.ts';
 import { configToEnvironment } from '../../src/config/config.ts';
 import type { Config } from '../../src/config/config.ts';
+import { sweepAhead } from '../support/sweep-ahead.ts';
 import { startPipeline } from '../support/running-pipeline.ts';
 import type { RunningPipeline } from '../support/running-pipeline.ts';
 
 const minutes = 60_000;
 const { s3 } = inject('stack');
-const shiftMs = 40 * dayMs;
 const bronzeTable = 'bronze_binance_trades';
 const silverTable = 'silver_binance_trades';
 const goldTable = 'gold_crypto_trades';
@@ -48,23 +43,7 @@ const checksums = async (table: string): Promise<string[]> => {
 };
 const silverRows = async () => queryWithDuckDb(s3, { silver: await running.location(silverTable) }, 'SELECT message_id, symbol, price, quantity, kafka_partition, kafka_offset, bronze_ingestion_timestamp FROM silver ORDER BY 1');
 
-/** Sweeps all tables as Workflows on the real Temporal, with a clock that is 40 days ahead for what is due, and right for what is in flight. */
-const sweepAheadOfTime = async (): Promise<Map<string, RetentionSweepResult>> => {
-  const { config, lake, pipeline, temporal } = running;
-  const taskQueue = `${config.temporal.taskQueue}-sweeps-${randomUUID().slice(0, 8)}`;
-  const connection = await NativeConnection.connect({ address: config.temporal.address });
-  const deps = await openRetention(config, pipeline, lake, temporal);
-  const [ahead, today] = [createRetentionActivities({ ...deps, now: () => Date.now() + shiftMs }), createRetentionActivities(deps)];
-  const worker = await Worker.create({ connection, namespace: config.temporal.namespace, taskQueue, workflowBundle: await loadWorkflowBundle(), activities: { ...ahead, tidyTable: today.tidyTable } });
-  try {
-    return await worker.runUntil(async () => new Map(await Promise.all(pipelineTables(pipeline).map(async ({ name }) => {
-      const result = await temporal.workflow.execute(retentionSweepWorkflowType, { workflowId: retentionSweepWorkflowId(name), taskQueue, args: [{ table: name }] }) as RetentionSweepResult;
-      return [name, result] as const;
-    }))));
-  } finally {
-    await connection.close();
-  }
-};
+const sweepAheadOfTime = () => sweepAhead(running, [bronzeTable, silverTable, goldTable, running.pipeline.dlqTable]);
 
 test('beside a live stream due rows go to the archive, come back byte for byte, and the audit is clean at each step', async () => {
   const { trades } = await load(4_000, 1);
