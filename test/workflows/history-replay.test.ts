@@ -45,6 +45,13 @@ test('today\'s Workflows replay every recorded history: a change that breaks run
   expect(Object.fromEntries([...outcome].map(([name, error]) => [name, error?.message]))).toEqual(Object.fromEntries(recorded.map(({ name }) => [name, undefined])));
 }, 60_000);
 
+test('a Workflow that began without traces goes on where they are turned on: every recorded history replays with the interceptors', async () => {
+  const bundle = await loadWorkflowBundle({ traced: true });
+  expect(bundle.code).toContain('interceptors-opentelemetry');
+  const outcome = await replay(bundle, recorded);
+  expect(Object.fromEntries([...outcome].map(([name, error]) => [name, error?.message]))).toEqual(Object.fromEntries(recorded.map(({ name }) => [name, undefined])));
+}, 120_000);
+
 test('a Workflow whose commands come in another order fails the replay', async () => {
   const bundle = await bundleWorkflowCode({
     workflowsPath: fileURLToPath(new URL('fixtures/reordered-workflows.ts', import.meta.url)),
