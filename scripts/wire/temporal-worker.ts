@@ -88,6 +88,7 @@ export const startTemporalWorker = async (config: Config, log: Logger, telemetry
   await prepareNamespace(clientConnection, config, log);
   const registry = createRegistryClient({ url: config.schemaRegistry.url });
   const temporal = new Client({ connection: clientConnection, namespace: config.temporal.namespace });
+  const retention = await openRetention(config, pipeline, { store, catalog }, temporal);
   const worker = await Worker.create({
     connection,
     namespace: config.temporal.namespace,
@@ -103,7 +104,7 @@ export const startTemporalWorker = async (config: Config, log: Logger, telemetry
         },
       })),
       createCompactionActivities({ catalog, pipeline, policies: config.compaction, pool: compactionPool }),
-      createRetentionActivities(await openRetention(config, pipeline, { store, catalog }, temporal)),
+      createRetentionActivities(retention),
       createAuditActivities({ audit: (input, options) => runAudit(config, input, options), ...(figures ? { onReport: figures.audit } : {}) }),
       createRetentionExtensionActivities({
         store, fetchConfigs: (topic) => fetchTopicConfigs(config.kafka.brokers, topic), setConfig: (topic, name, value) => setTopicConfig(config.kafka.brokers, topic, name, value),
@@ -128,7 +129,10 @@ export const startTemporalWorker = async (config: Config, log: Logger, telemetry
   });
   const stopped = new AbortController();
   const looks = telemetry?.http ? [
-    createLakeMetrics({ catalog, store, pipeline, metrics: telemetry.metrics, signal: stopped.signal }),
+    createLakeMetrics({
+      catalog, store, pipeline, metrics: telemetry.metrics, signal: stopped.signal,
+      archive: { store: retention.archive.store, prefixOf: (table) => retention.archive.tablePrefix(table) },
+    }),
     createWorkflowMetrics(temporal, telemetry.metrics),
   ] : [];
   const looking = looks.map((look) => repeatLook({

@@ -106,9 +106,14 @@ export class Archive {
     this.now = now;
   }
 
+  /** Where all copies of a table lie. */
+  tablePrefix(table: string): string {
+    return `${this.root}/${table}/files/`;
+  }
+
   /** Where the copies of one manifest lie: no other manifest names a key beneath it. */
   filesPrefix(table: string, manifestId: string): string {
-    return `${this.root}/${table}/files/${manifestId}/`;
+    return `${this.tablePrefix(table)}${manifestId}/`;
   }
 
   private manifestKey(table: string, manifestId: string): string {

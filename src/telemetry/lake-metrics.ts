@@ -11,6 +11,8 @@ export interface LakeMetricsOptions {
   store: Pick<ObjectStore, 'keyOf' | 'list'>;
   pipeline: Pipeline;
   metrics: Metrics;
+  /** Where retention keeps copies of a table's data files. */
+  archive?: { store: Pick<ObjectStore, 'list'>; prefixOf(table: string): string };
   signal: AbortSignal;
 }
 
@@ -23,7 +25,7 @@ interface SeenTable { metadataLocation: string; partitions: Set<string> }
  * The gauges of the tables. Reads manifests alone, of tables that have changed since the last look, so that a look costs
  * little beside a stream; returns one look, to be repeated.
  */
-export const createLakeMetrics = ({ catalog, store, pipeline, metrics, signal }: LakeMetricsOptions): (() => Promise<void>) => {
+export const createLakeMetrics = ({ catalog, store, pipeline, metrics, archive, signal }: LakeMetricsOptions): (() => Promise<void>) => {
   const seen = new Map<string, SeenTable>();
   let looks = 0;
 
@@ -35,6 +37,16 @@ export const createLakeMetrics = ({ catalog, store, pipeline, metrics, signal }:
       if (signal.aborted) return;
     }
     metrics.set('metadata_file_count', { table }, objects);
+  };
+
+  const countArchive = async (table: string): Promise<void> => {
+    if (!archive) return;
+    let bytes = 0;
+    for await (const { size } of archive.store.list(archive.prefixOf(table))) {
+      bytes += size;
+      if (signal.aborted) return;
+    }
+    metrics.set('stored_bytes', { table, tier: 'archive' }, bytes);
   };
 
   const lookAt = async (table: string): Promise<void> => {
@@ -54,6 +66,7 @@ export const createLakeMetrics = ({ catalog, store, pipeline, metrics, signal }:
     const created = before === undefined ? 0 : [...bytes.keys()].filter((key) => !before.partitions.has(key)).length;
     metrics.add('partitions_created_total', { table }, created);
     if (table === ingestGapsTable.name) setLastGaps(files, metrics);
+    if (table === pipeline.dlqTable) setDlqRows(files, metrics);
     seen.set(table, { metadataLocation: version.metadataLocation, partitions: new Set(bytes.keys()) });
   };
 
@@ -63,7 +76,7 @@ export const createLakeMetrics = ({ catalog, store, pipeline, metrics, signal }:
     for (const { name } of pipelineTables(pipeline)) {
       if (signal.aborted) return;
       await lookAt(name);
-      if (listing) await countMetadata(name);
+      if (listing) await Promise.all([countMetadata(name), countArchive(name)]);
     }
     metrics.set('lake_figures_timestamp_seconds', {}, Date.now() / 1_000);
   };
@@ -76,6 +89,19 @@ const bytesByPartition = (files: readonly LiveFile[]): Map<string, number> => {
     bytes.set(key, (bytes.get(key) ?? 0) + fileSizeBytes);
   }
   return bytes;
+};
+
+const setDlqRows = (files: readonly LiveFile[], metrics: Metrics): void => {
+  const rows = new Map<string, { source: string; errorType: string; count: number }>();
+  for (const { partition, recordCount } of files) {
+    const source = String(partition['bronze_source']);
+    const errorType = String(partition['error_type']);
+    const group = rows.get(`${source}/${errorType}`) ?? { source, errorType, count: 0 };
+    rows.set(`${source}/${errorType}`, { ...group, count: group.count + recordCount });
+  }
+  // Rows that retention has purged leave no group of their own behind.
+  metrics.remove('dlq_rows');
+  for (const { source, errorType, count } of rows.values()) metrics.set('dlq_rows', { source, error_type: errorType }, count);
 };
 
 /** A streaming worker that was started again no longer knows of its gaps; the table does. */

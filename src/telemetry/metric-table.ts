@@ -47,7 +47,7 @@ export const metricTable = {
   silver_records_invalid_total: { type: 'counter', help: 'Rows published to the DLQ', labels: ['source'] },
   validation_errors_total: { type: 'counter', help: 'Rows published to the DLQ by error type', labels: ['source', 'error_type'] },
   dlq_rate_percent: { type: 'gauge', help: 'Share of refined rows that went to the DLQ, over the last hour of this process', labels: ['source'] },
-  dlq_open_rows: { type: 'gauge', help: 'DLQ rows that no resolution closes', labels: ['source'] },
+  dlq_rows: { type: 'gauge', help: 'Rows in the DLQ, open or resolved', labels: ['source', 'error_type'] },
   gold_records_written_total: { type: 'counter', help: 'Rows added to Gold', labels: ['source'] },
   duplicates_removed_total: { type: 'counter', help: 'Silver rows whose key Gold had already', labels: ['source'] },
   deduplication_rate_percent: { type: 'gauge', help: 'Share of merged Silver rows that were duplicates, over the last hour of this process', labels: ['source'] },
