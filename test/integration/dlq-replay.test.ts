@@ -1,10 +1,13 @@
+import { randomUUID } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
 import { createRecordEncoder } from '../../src/capture/record-encoder.ts';
 import { loadGeneratedTrades } from '../../src/capture/load-generated.ts';
 import { registerRawSchema } from '../../src/capture/trade-sink.ts';
 import { configToEnvironment } from '../../src/config/config.ts';
-import type { DlqReplayResult } from '../../src/contracts/dlq-replay.ts';
+import { dlqReplayWorkflowId, dlqReplayWorkflowType, pauseReplaySignal, resumeReplaySignal, replayProgressQuery } from '../../src/contracts/dlq-replay.ts';
+import type { DlqReplayInput, DlqReplayProgress, DlqReplayResult, DlqSelection, ReplayMode } from '../../src/contracts/dlq-replay.ts';
 import { rawSchema } from '../../src/datasets/binance-trades.ts';
 import { createRecordProducer } from '../../src/kafka/producer.ts';
 import { createRegistryClient } from '../../src/schema-registry/registry-client.ts';
@@ -39,6 +42,14 @@ const replay = async (...args: string[]): Promise<DlqReplayResult> => {
   const { code, stdout, stderr } = await runScript('replay-dlq.ts', ['--source', source, '--json', ...args], configToEnvironment(running.config));
   if (code !== 0) throw new Error(`replay-dlq ended with ${code}: ${stderr}`);
   return JSON.parse(stdout) as DlqReplayResult;
+};
+/** As the script starts it, without the script's own start. */
+const execute = (mode: ReplayMode, { selection = {}, ...given }: { selection?: Partial<DlqSelection>; attemptsMax?: number } = {}): Promise<DlqReplayResult> => {
+  const id = randomUUID();
+  return running.temporal.workflow.execute(dlqReplayWorkflowType, {
+    workflowId: dlqReplayWorkflowId(id), taskQueue: running.config.temporal.taskQueue,
+    args: [{ id, selection: { source, ...selection }, mode, actor: 'test', ...given } satisfies DlqReplayInput],
+  }) as Promise<DlqReplayResult>;
 };
 const rowsOf = async (table: string, columns: string[]) => (await readWithPyIceberg(s3, await running.location(table), { columns })).rows;
 
@@ -84,13 +95,15 @@ describe('a DLQ replay', () => {
     await running.untilMerged();
     const gold = await running.rows('gold_crypto_trades');
 
-    expect(await replay('--schema-id', String(schemaId), '--reason', 'unknown_schema_id')).toMatchObject({ selected: 1, recovered: 1, goldRows: 1 });
-    expect(await replay('--cleanse', 'price-separators', '--error-type', 'price_validation')).toMatchObject({ selected: 3, recovered: 1, kept: 2 });
-    expect(await replay('--cleanse', 'binance-no-trades', '--error-type', 'price_validation')).toMatchObject({ selected: 2, purged: 1, kept: 1 });
-    expect(await replay('--rules')).toMatchObject({ selected: 2, refused: 2, refusedByReason: { price_must_be_positive: 1, invalid_magic_byte: 1 } });
+    const byReason = (reason: string) => ({ reasons: [reason] });
+    const prices = { errorTypes: ['price_validation'] };
+    expect(await execute({ mode: 'schema', schemaId }, { selection: byReason('unknown_schema_id') })).toMatchObject({ selected: 1, recovered: 1, goldRows: 1 });
+    expect(await execute({ mode: 'cleanse', cleanse: 'price-separators' }, { selection: prices })).toMatchObject({ selected: 3, recovered: 1, kept: 2 });
+    expect(await execute({ mode: 'cleanse', cleanse: 'binance-no-trades' }, { selection: prices })).toMatchObject({ selected: 2, purged: 1, kept: 1 });
+    expect(await execute({ mode: 'rules' })).toMatchObject({ selected: 2, refused: 2, refusedByReason: { price_must_be_positive: 1, invalid_magic_byte: 1 } });
     expect(await replay('--flag', 'the feed sent JSON', '--yes', '--reason', 'invalid_magic_byte')).toMatchObject({ selected: 1, flagged: 1 });
-    expect(await replay('--rules', '--attempts-max', '2')).toMatchObject({ selected: 1, quarantined: 1 });
-    expect(await replay('--rules')).toMatchObject({ selected: 0, leftQuarantined: 1 });
+    expect(await execute({ mode: 'rules' }, { attemptsMax: 2 })).toMatchObject({ selected: 1, quarantined: 1 });
+    expect(await execute({ mode: 'rules' })).toMatchObject({ selected: 0, leftQuarantined: 1 });
 
     expect(await running.rows('gold_crypto_trades')).toBe(gold + 2);
     const resolutions = await rowsOf('dlq_resolutions', ['action', 'reason', 'attempt', 'schema_id', 'offset']);
@@ -101,10 +114,66 @@ describe('a DLQ replay', () => {
     expect(await running.audit()).toMatchObject({ ok: true, findings: [] });
   }, 4 * minutes);
 
+  test('is paused, resumed and cancelled; cancelled before it publishes it leaves the tables as they were', async () => {
+    await produce([Buffer.from('one'), Buffer.from('two')]);
+    await running.untilMerged();
+    const id = 'held';
+    const tables = ['silver_binance_trades', 'gold_crypto_trades', 'silver_dlq_trades', 'dlq_resolutions'];
+    const snapshots = () => Promise.all(tables.map(async (table) => (await running.lake.catalog.load(table)).currentSnapshot?.snapshotId));
+    const before = await snapshots();
+    const handle = await running.temporal.workflow.signalWithStart(dlqReplayWorkflowType, {
+      workflowId: dlqReplayWorkflowId(id), taskQueue: running.config.temporal.taskQueue, signal: pauseReplaySignal,
+      args: [{ id, selection: { source }, mode: { mode: 'rules' }, actor: 'test', chunkRows: 1 } satisfies DlqReplayInput],
+    });
+    const until = async (holds: (progress: DlqReplayProgress) => boolean): Promise<DlqReplayProgress> => {
+      for (;;) {
+        const progress = await handle.query<DlqReplayProgress>(replayProgressQuery);
+        if (holds(progress)) return progress;
+        await sleep(50);
+      }
+    };
+    expect(await until(({ phase }) => phase === 'staging')).toMatchObject({ paused: true, rowsTotal: 2, rowsRefined: 0 });
+    const env = configToEnvironment(running.config);
+    expect(JSON.parse((await runScript('dlq.ts', ['progress', id, '--json'], env)).stdout)).toMatchObject({ id, paused: true, phase: 'staging' });
+    await handle.cancel();
+    await expect(handle.result()).rejects.toThrow('Workflow execution cancelled');
+    expect(await snapshots()).toEqual(before);
+
+    // Started again under its id it plans anew, and goes on when it is resumed.
+    const again = await running.temporal.workflow.signalWithStart(dlqReplayWorkflowType, {
+      workflowId: dlqReplayWorkflowId(id), taskQueue: running.config.temporal.taskQueue, signal: pauseReplaySignal,
+      args: [{ id, selection: { source }, mode: { mode: 'rules' }, actor: 'test' } satisfies DlqReplayInput],
+    });
+    await again.signal(resumeReplaySignal);
+    expect(await again.result()).toMatchObject({ selected: 2, refused: 2 });
+    expect(await running.audit()).toMatchObject({ ok: true, findings: [] });
+  }, 4 * minutes);
+
+  test('shows what it is about: the summary, the list, and one record with its bytes, its schema and its resolutions', async () => {
+    const env = configToEnvironment(running.config);
+    const [record] = (await rowsOf('dlq_resolutions', ['topic', 'partition', 'offset', 'action'])).filter(({ action }) => action === 'quarantined');
+    const place = `${String(record!['topic'])}/${String(record!['partition'])}/${String(record!['offset'])}`;
+    const [summary, list, shown, missing] = await Promise.all([
+      runScript('dlq.ts', ['summary', '--json', '--days', '36500'], env), runScript('dlq.ts', ['list', '--source', source, '--state', 'quarantined', '--json'], env),
+      runScript('dlq.ts', ['show', place, '--json'], env), runScript('dlq.ts', ['show', `${running.topics[0]!}/0/999999`], env),
+    ]);
+    const { byState, rows } = JSON.parse(summary.stdout) as { byState: Record<string, number>; rows: number };
+    expect(rows).toBe(await running.rows('silver_dlq_trades'));
+    expect(byState).toMatchObject({ open: 2, purged: 1, flagged: 1, quarantined: 1 });
+    expect(JSON.parse(list.stdout)).toMatchObject({ more: false, entries: [{ state: 'quarantined', attempts: 2, reason: 'price_must_be_positive' }] });
+    expect(JSON.parse(shown.stdout)).toMatchObject({
+      state: 'quarantined', errorType: 'price_validation', schema: { id: schemaId }, decoded: { fields: { trade_id: 4, price: '-1' }, stoppedAt: null, trailingBytes: 0 },
+      today: { outcome: 'refused', reason: 'price_must_be_positive' }, resolutions: [{ action: 'refused', attempt: 1 }, { action: 'quarantined', attempt: 2 }],
+    });
+    const { schema } = JSON.parse(shown.stdout) as { schema: { lake: string; registry: string } };
+    expect(schema.lake).toBe(schema.registry);
+    expect(missing.code).toBe(1);
+  }, 4 * minutes);
+
   test('a command line that closes records wants --yes, and one that says no mode is a bad one', async () => {
     const env = configToEnvironment(running.config);
-    for (const args of [['--purge', 'x'], [], ['--rules', '--schema-id', '1'], ['--rules', '--sample', '5'], ['--cleanse', 'nothing-like-it', '--dry-run'], ['--rules', '--from', 'yesterday']]) {
-      expect((await runScript('replay-dlq.ts', ['--source', source, ...args], env)).code, args.join(' ')).toBe(2);
-    }
-  }, minutes);
+    const lines = [['--purge', 'x'], [], ['--rules', '--schema-id', '1'], ['--rules', '--sample', '5'], ['--cleanse', 'nothing-like-it', '--dry-run'], ['--rules', '--from', 'yesterday']];
+    const outcomes = await Promise.all(lines.map((args) => runScript('replay-dlq.ts', ['--source', source, ...args], env)));
+    expect(outcomes.map(({ code }) => code)).toEqual(lines.map(() => 2));
+  }, 4 * minutes);
 });
