@@ -37,7 +37,7 @@ import { loadWorkflowBundle } from './workflow-bundle.ts';
 /** Activities at once: a few per running micro-batch and the stream's own; refining itself is bounded by the threads. */
 const activitiesMax = 24;
 const cachedWorkflowsMax = 100;
-const compactionNiceness = 10;
+const compactionNiceness = 4;
 const idleThreadMsMax = 30_000;
 const backfillNiceness = 15;
 /** Figures of the lake and of visibility. */
