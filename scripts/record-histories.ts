@@ -12,10 +12,14 @@ import { compactionWorkflowId, compactionWorkflowType } from '../src/contracts/c
 import type { CompactionInput } from '../src/contracts/compaction.ts';
 import { dlqReplayWorkflowId, dlqReplayWorkflowType, pauseReplaySignal, resumeReplaySignal } from '../src/contracts/dlq-replay.ts';
 import type { DlqReplayInput } from '../src/contracts/dlq-replay.ts';
+import type { BackfillInput } from '../src/contracts/backfill.ts';
+import { backfillWorkflowId, backfillWorkflowType } from '../src/contracts/backfill.ts';
 import { microBatchWorkflowId } from '../src/contracts/micro-batch.ts';
 import { retentionSweepWorkflowId } from '../src/contracts/retention.ts';
 import { extendRetentionWorkflowId, extendRetentionWorkflowType } from '../src/contracts/retention-extension.ts';
 import type { ExtendRetentionInput } from '../src/contracts/retention-extension.ts';
+import type { Throttle } from '../src/contracts/reprocess.ts';
+import { reprocessChunkWorkflowId, reprocessSignals } from '../src/contracts/reprocess.ts';
 import { divertBatchSignal, pauseSignal, resumeSignal, retryBatchSignal, streamWorkflowId } from '../src/contracts/stream.ts';
 import type { StreamState } from '../src/contracts/stream.ts';
 import { TidemarkError } from '../src/domain/errors.ts';
@@ -112,6 +116,22 @@ await runCommand<{ folder: string; json?: boolean }>(program, async ({ folder, j
       await replay.signal(resumeReplaySignal);
       await replay.result();
 
+      // A backfill in several chunks, paused, resumed and throttled; and one that fails, its Bronze file away.
+      const startBackfill = (id: string) => temporal.workflow.start(backfillWorkflowType, {
+        workflowId: backfillWorkflowId(id), taskQueue: config.temporal.taskQueue, args: [{ id, source, range: { by: 'all' }, rowsPerSecond: 800, parallelism: 2 } satisfies BackfillInput],
+      });
+      const backfill = await startBackfill('recorded');
+      await backfill.signal(reprocessSignals.pause);
+      await backfill.signal(reprocessSignals.throttle, { rowsPerSecond: 1_000, parallelism: 3 } satisfies Throttle);
+      await backfill.signal(reprocessSignals.resume);
+      await backfill.result();
+      const [bronzeFile] = await (await lake.catalog.load(pipeline.datasets.find((dataset) => dataset.source === source)!.bronze.name)).scan();
+      const bronzeKey = lake.store.keyOf(bronzeFile!.filePath);
+      const { body: bronzeBody, metadata: bronzeMetadata } = await lake.store.get(bronzeKey);
+      await lake.store.delete([bronzeKey]);
+      await (await startBackfill('failed')).result().catch(() => {});
+      await lake.store.put(bronzeKey, bronzeBody, { metadata: bronzeMetadata });
+
       await temporal.workflow.execute(auditWorkflowType, { workflowId: auditWorkflowId, taskQueue: config.temporal.taskQueue, args: [{ sources: [source] }] });
 
       const bronze = pipeline.datasets.find((dataset) => dataset.source === source)!.bronze.name;
@@ -134,6 +154,9 @@ await runCommand<{ folder: string; json?: boolean }>(program, async ({ folder, j
         ['micro-batch-diverted', microBatchWorkflowId(source, outcomes.at(-1)! + 1)],
         ['micro-batch-last', microBatchWorkflowId(source, last)],
         ['dlq-replay', dlqReplayWorkflowId('recorded')],
+        ['backfill', backfillWorkflowId('recorded')],
+        ['backfill-chunk', reprocessChunkWorkflowId({ reprocessId: backfillWorkflowId('recorded'), chunk: 0 })],
+        ['backfill-failed', backfillWorkflowId('failed')],
         ['audit', auditWorkflowId],
         ['compaction', compactionWorkflowId(bronze)],
         ['retention-sweep', retentionSweepWorkflowId(swept)],

@@ -1,0 +1,141 @@
+#!/usr/bin/env node
+import '../src/config/require-node.ts';
+import { join } from 'node:path';
+import { InvalidArgumentError } from 'commander';
+import { command, exitFailed, exitOk, megabytes, milliseconds, ProgressLine, runCommand, stopSignal, table, thousands } from '../scripts/cli.ts';
+import type { BackfillInput, BackfillResult } from '../src/contracts/backfill.ts';
+import { backfillWorkflowId, backfillWorkflowType } from '../src/contracts/backfill.ts';
+import type { FreshnessJson } from '../src/domain/freshness.ts';
+import { freshnessQuantile } from '../src/domain/freshness.ts';
+import { startStack } from '../src/stack/index.ts';
+import { configToEnvironment } from '../src/config/config.ts';
+import { ScriptProcess } from '../scripts/wire/child-process.ts';
+import type { RunningPipeline } from '../test/support/pipeline-processes.ts';
+import { startPipelineOn } from '../test/support/pipeline-processes.ts';
+
+interface Options {
+  rows: number;
+  threads: number;
+  rate: number;
+  rateSeconds: number;
+  json?: boolean;
+}
+
+const whole = (min: number) => (text: string): number => {
+  const value = Number(text);
+  if (!Number.isSafeInteger(value) || value < min) throw new InvalidArgumentError(`expected a whole number from ${min}.`);
+  return value;
+};
+
+const program = command('bench-backfill', 'Backfills everything from Bronze to published Gold on one and on two Temporal Workers, beside the first way from Kafka, and measures the live stream with and without a backfill')
+  .option('--rows <n>', 'Records of the load', whole(1_000), 2_000_000)
+  .option('--threads <n>', 'Backfill threads of each Temporal Worker', whole(1), 1)
+  .option('--rate <n>', 'Records a second of the live stream; 0 leaves it out', whole(0), 5_000)
+  .option('--rate-seconds <n>', 'How long each of its two measurements lasts', whole(5), 40)
+  .option('--json', 'Print one JSON object');
+
+const source = 'binance-trades';
+const symbols = ['BTCUSDT', 'ETHUSDT', 'SOLUSDT', 'XRPUSDT', 'DOGEUSDT', 'BNBUSDT'];
+
+interface Figure {
+  what: string;
+  rows: number;
+  seconds: number;
+  rowsPerSecond: number;
+  /** Of the Temporal Workers together. */
+  cpuSecondsPerMillion: number;
+  peakRssBytes: number;
+}
+
+const cpuOf = async (workers: readonly ScriptProcess[]): Promise<number> => {
+  await Promise.all(workers.map((worker) => worker.sample()));
+  return workers.reduce((sum, worker) => sum + worker.cpuSeconds, 0);
+};
+
+/** What a measurement added to the histogram of delays. */
+const since = (after: FreshnessJson, before: FreshnessJson): FreshnessJson =>
+  Object.fromEntries(Object.entries(after).map(([bucket, count]): [string, number] => [bucket, count - (before[bucket] ?? 0)]).filter(([, count]) => count > 0));
+
+await runCommand<Options>(program, async ({ rows, threads, rate, rateSeconds, json }) => {
+  const line = new ProgressLine();
+  const signal = stopSignal();
+  const stack = await startStack({ signal, onProgress: ({ server, message }) => line.show(`${server}: ${message}`) });
+  try {
+    const running = await startPipelineOn(stack.endpoints, { environment: { BACKFILL_THREADS: String(threads), FLUSH_INTERVAL_MS: '1000', LOG_LEVEL: 'warn' } });
+    try {
+      return await measure(running, { rows, rate, rateSeconds, threads, ...(json ? { json } : {}) }, line);
+    } finally {
+      await running.stop();
+    }
+  } finally {
+    await stack.stop();
+  }
+});
+
+async function measure(running: RunningPipeline, { rows, rate, rateSeconds, threads, json }: Options, line: ProgressLine): Promise<number> {
+  const { temporal, config, folder } = running;
+  const figures: Figure[] = [];
+  const timed = async (what: string, workers: readonly ScriptProcess[], work: () => Promise<number>): Promise<void> => {
+    line.done(`${what} …`);
+    const cpu = await cpuOf(workers);
+    const startedMs = performance.now();
+    const count = await work();
+    const seconds = (performance.now() - startedMs) / 1_000;
+    figures.push({
+      what, rows: count, seconds, rowsPerSecond: Math.round(count / seconds), cpuSecondsPerMillion: (await cpuOf(workers) - cpu) / count * 1e6, peakRssBytes: Math.max(...workers.map(({ peakRssBytes }) => peakRssBytes)),
+    });
+  };
+  // Loaded by a process of its own, so that this one's work is not in the way.
+  const load = async (count: number, seed: number, atRate?: number): Promise<void> => {
+    const loader = new ScriptProcess({
+      name: `load-${seed}`, script: '../bench/load.ts', restarts: false, logFile: join(folder, `load-${seed}.log`), env: { ...process.env, ...configToEnvironment(config) },
+      args: [JSON.stringify({ exchange: 'binance', rows: count, seed, repeatRatio: 0.01, symbols, ...(atRate === undefined ? {} : { rate: atRate }) })],
+    });
+    await loader.event((event) => event['event'] === 'stopped');
+    await loader.stop();
+  };
+  const backfill = async (id: string): Promise<number> => (await temporal.workflow.execute(backfillWorkflowType, {
+    workflowId: backfillWorkflowId(id), taskQueue: config.temporal.taskQueue, priority: { priorityKey: 5 },
+    args: [{ id, source, range: { by: 'all' }, rowsPerSecond: null, parallelism: threads * 2 } satisfies BackfillInput],
+  }) as BackfillResult).rows;
+
+  const first = [running.temporalWorker];
+  const loadedFrom = performance.now();
+  await load(rows, 1);
+  line.done(`${thousands(rows)} records loaded in ${((performance.now() - loadedFrom) / 1_000).toFixed(1)} s`);
+  await running.untilMerged();
+  figures.push({ what: 'Kafka to Gold, load included', rows, seconds: (performance.now() - loadedFrom) / 1_000, rowsPerSecond: Math.round(rows / (performance.now() - loadedFrom) * 1_000), cpuSecondsPerMillion: await cpuOf(first) / rows * 1e6, peakRssBytes: first[0]!.peakRssBytes });
+  await timed('backfill, one Temporal Worker', first, () => backfill('one'));
+  const second = running.startProcess('temporal-worker-2', 'run-temporal-worker.ts');
+  await second.event((event) => event['event'] === 'ready');
+  await timed('backfill, two Temporal Workers', [...first, second], () => backfill('two'));
+  await second.stop();
+
+  const delays: { what: string; p50: number | null; p99: number | null }[] = [];
+  if (rate > 0) {
+    let seed = 10;
+    for (const withBackfill of [false, true]) {
+      const what = `live stream at ${thousands(rate)} a second, ${withBackfill ? 'beside a backfill' : 'alone'}`;
+      line.done(`${what} …`);
+      const before = (await running.state(source)).totals.freshness;
+      seed += 1;
+      const loaded = new AbortController();
+      const beside = async (): Promise<void> => {
+        for (let n = 1; !loaded.signal.aborted; n += 1) await backfill(`beside-${n}`);
+      };
+      await Promise.all([load(rate * rateSeconds, seed, rate).finally(() => { loaded.abort(); }), withBackfill ? beside() : Promise.resolve()]);
+      await running.untilMerged();
+      const freshness = since((await running.state(source)).totals.freshness, before);
+      delays.push({ what, p50: freshnessQuantile(freshness, 0.5), p99: freshnessQuantile(freshness, 0.99) });
+    }
+  }
+  const { ok, findings } = await running.audit();
+  const report = { rows, threads, figures, delays, audit: { ok, findings: findings.length } };
+  if (json) process.stdout.write(`${JSON.stringify(report)}\n`);
+  else {
+    process.stdout.write(`${table(['', 'rows', 'seconds', 'rows/s', 'CPU s/M', 'peak RSS'], figures.map((one) => [one.what, one.rows, one.seconds.toFixed(1), one.rowsPerSecond, one.cpuSecondsPerMillion.toFixed(1), megabytes(one.peakRssBytes)]))}\n`);
+    if (delays.length > 0) process.stdout.write(`\n${table(['Kafka to Gold', 'p50', 'p99'], delays.map(({ what, p50, p99 }) => [what, milliseconds(p50), milliseconds(p99)]))}\n`);
+    process.stdout.write(`audit: ${ok ? 'every promise holds' : `${findings.length} findings`}\n`);
+  }
+  return ok ? exitOk : exitFailed;
+}
