@@ -66,7 +66,7 @@ export const createReprocessActivities = ({ catalog, store, pipeline, pool, isRu
     } catch (error) {
       if (!isTidemarkError(error) || error.retryable) throw error;
       const named = bronzeFiles.slice(0, filesNamed).map(({ filePath }) => filePath).join(', ');
-      throw new TidemarkError(error.code, `chunk ${chunk} of ${reprocessId}, ${rows} rows of ${bronzeFiles.length} Bronze files: ${error.message}. Its files: ${named}${bronzeFiles.length > filesNamed ? ', …' : ''}`, { cause: error });
+      throw new TidemarkError(error.code, `chunk ${chunk} of ${reprocessId}, ${rows} rows of ${bronzeFiles.length} Bronze files: ${error.message}. Its files: ${named}${bronzeFiles.length > filesNamed ? ', …' : ''}`);
     }
   };
 

@@ -1,8 +1,9 @@
 import { randomUUID } from 'node:crypto';
 import type { ReprocessChunk, ReprocessPlan } from '../contracts/reprocess.ts';
 import type { Dataset } from '../datasets/dataset.ts';
-import { Coverage, IntervalSet, topicPartitionKey } from '../domain/offsets.ts';
+import { Coverage, IntervalSet, parseTopicPartitionKey } from '../domain/offsets.ts';
 import type { Interval } from '../domain/offsets.ts';
+import { compareSingleValues } from '../lake/iceberg/single-value.ts';
 import type { ObjectStore } from '../lake/object-store.ts';
 import type { Catalog, LiveFile, TableVersion } from '../lake/table.ts';
 import { bronzeLineage, filesOfOffsets, lineageBoundsOf } from '../refine/lineage-files.ts';
@@ -43,15 +44,16 @@ const compareKeys = (a: Piece, b: Piece): number => (a.key === b.key ? (a.start 
 export const planChunks = async (deps: PlanDeps, bronze: TableVersion, offsets: Coverage, rowsMax: number): Promise<PlannedChunks> => {
   const files = await filesOfOffsets(bronze, offsets, bronzeLineage);
   const boundsOf = lineageBoundsOf(bronze.fields, bronzeLineage);
-  const places = offsets.keys();
+  const places = bronze.coverage.keys().map((key) => ({ key, ...parseTopicPartitionKey(key) }));
   const pieces: Piece[] = [];
   for (const [at, file] of files.entries()) {
     const { topicMin, topicMax, partitionMin, partitionMax, offsetMin, offsetMax } = boundsOf(file);
     const isDense = offsetMin !== undefined && offsetMax !== undefined && partitionMin !== undefined && partitionMin === partitionMax && offsetMax - offsetMin + 1n === BigInt(file.recordCount);
-    // A cut bound is a prefix of the topic: the file's own name for it is read then.
-    const named = topicMin !== undefined && topicMin === topicMax ? topicKeys(places, topicMin, partitionMin) : [];
+    // Bounds of a topic are cut short: they tell which it is where the table has only one that they fit.
+    const named = places.filter(({ topic, partition }) => partition === partitionMin && topicMin !== undefined && topicMax !== undefined
+      && compareSingleValues(topicMin, topic) <= 0 && compareSingleValues(topicMax, topic) >= 0);
     const held = isDense && named.length === 1
-      ? Coverage.of([[named[0]!, IntervalSet.of({ start: offsetMin, end: offsetMax + 1n })]])
+      ? Coverage.of([[named[0]!.key, IntervalSet.of({ start: offsetMin, end: offsetMax + 1n })]])
       : await offsetsOfFiles(deps, [file], bronzeLineage);
     for (const [key, set] of held.intersect(offsets).entries()) {
       for (const { start, end } of set.intervals) pieces.push({ key, start, end, file });
@@ -96,9 +98,6 @@ export const planChunks = async (deps: PlanDeps, bronze: TableVersion, offsets: 
   };
 };
 
-const topicKeys = (places: readonly string[], topic: string, partition: number | undefined): string[] =>
-  (partition === undefined ? [] : places.filter((key) => key === topicPartitionKey(topic, partition)));
-
 export const newPlanKey = (reprocessId: string): string => `staging/${reprocessId}/${randomUUID()}/plan.json`;
 
 const putsAtOnce = 8;
@@ -121,7 +120,11 @@ export interface WritePlanRequest {
 export const writePlan = async (deps: PlanDeps, { reprocessId, planKey, offsets, dlq, resolutionsKey, chunkRowsMax }: WritePlanRequest): Promise<{ plan: ReprocessPlan; planned: PlannedChunks }> => {
   const { store, catalog, dataset, signal } = deps;
   const bronze = await pinBronze(catalog, dataset.bronze.name, reprocessId);
-  const planned = await planChunks(deps, bronze, offsets, chunkRowsMax);
+  const planned = await planChunks(deps, bronze, offsets, chunkRowsMax).catch(async (error: unknown) => {
+    // Without a plan nobody comes to take the pin away.
+    await catalog.untag(dataset.bronze.name, reprocessId);
+    throw error;
+  });
   for (let from = 0; from < planned.chunks.length; from += putsAtOnce) {
     signal?.throwIfAborted();
     await Promise.all(planned.chunks.slice(from, from + putsAtOnce).map((chunk, i) => putChunk(store, planKey, from + i, chunk)));
