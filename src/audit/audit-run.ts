@@ -31,6 +31,8 @@ export interface AuditRun {
   view: LakeView;
   /** Offsets whose rows retention took out of a table, by the archive's manifests. */
   taken(table: string): Coverage;
+  /** Recovered by a DLQ replay that is publishing: in some tables already, and not yet in others. */
+  recovering: Coverage;
   findings: FindingCollector;
   verification: Verification;
   memoryBudgetBytes: number;

@@ -22,6 +22,7 @@ import { memoryBudgetBytesDefault } from './limits.ts';
 import { bronzeLineage, refinedLineage } from './lineage.ts';
 import { auditArchive, auditListing } from './listing.ts';
 import type { KafkaBounds } from './offsets-audit.ts';
+import { loadClaimants, loadRecovering } from './recovering.ts';
 import { OffsetsAudit } from './offsets-audit.ts';
 
 export type { AuditProgress } from './audit-run.ts';
@@ -99,12 +100,17 @@ export const auditConservation = async (options: AuditOptions): Promise<AuditRep
   const retained = pipelineTablesOf(datasets, pipeline);
   // Before and after the tables: rows that went into the archive, or came back, in between are accounted for by one of them.
   const before = await timed('load', () => loadManifests(options.archive, retained));
+  // A replay that ends between two loads is seen by the first look at the claims, one that begins by the second.
+  const claimants = await timed('load', () => loadClaimants(catalog, pipeline.datasets));
   const view = await timed('load', () => loadLakeView(catalog, pipeline));
+  for (const claimant of await timed('load', () => loadClaimants(catalog, pipeline.datasets))) claimants.add(claimant);
+  const recovering = await timed('load', () => loadRecovering({ catalog, store, ...(options.signal ? { signal: options.signal } : {}) }, view, pipeline.datasets, claimants));
   const manifests = await timed('load', () => loadManifests(options.archive, retained));
   const taken = new Map(retained.map((table) => [table, takenOffsets(before.get(table) ?? []).union(takenOffsets(manifests.get(table) ?? []))]));
   const range = options.range;
   const run: AuditRun = {
     catalog, store, pipeline, view, taken: (table) => taken.get(table) ?? Coverage.empty,
+    recovering,
     findings: new FindingCollector(findingsMax, range && ((key) => range.of(key))),
     verification: options.verification ?? 'content',
     memoryBudgetBytes: options.memoryBudgetBytes ?? memoryBudgetBytesDefault,

@@ -150,6 +150,11 @@ export class GoldAudit {
     return lookup.has(offset);
   }
 
+  /** The merge of such a Silver row is on its way. */
+  private isRecovering(place: number, offset: number): boolean {
+    return this.run.recovering.of(this.topicPartitions.keyOf(place)).has(BigInt(offset));
+  }
+
   /** How many passes an hour takes, and the keys to expect in one. */
   private passesOf({ silver }: Hour): { passes: number; keys: number } {
     const rows = [...silver.values()].flat().reduce((sum, { recordCount }) => sum + recordCount, 0);
@@ -213,7 +218,7 @@ export class GoldAudit {
             }
             if (table.visit(slot)) {
               run.findings.markOffset(kinds.twice, topicPartitions.keyOf(place), offset, () => keyOf(i));
-            } else if (table.place(slot) !== place || table.offset(slot) !== offset) {
+            } else if ((table.place(slot) !== place || table.offset(slot) !== offset) && !this.isRecovering(table.place(slot), table.offset(slot))) {
               // The least of a key may be in the archive, and its duplicates not yet.
               if (this.isTaken(place, offset) && topicPartitions.compare(place, offset, table.place(slot), table.offset(slot)) < 0) continue;
               const least = { ...topicPartitions.at(table.place(slot)), offset: table.offset(slot) };
@@ -223,7 +228,7 @@ export class GoldAudit {
         },
       });
       result.distinctKeys += table.size;
-      for (const { place, offset } of table.unvisited()) run.findings.markOffset(kinds.missing, topicPartitions.keyOf(place), offset);
+      for (const { place, offset } of table.unvisited()) if (!this.isRecovering(place, offset)) run.findings.markOffset(kinds.missing, topicPartitions.keyOf(place), offset);
     }
   }
 

@@ -314,6 +314,7 @@ export class OffsetsAudit {
     const silverCovered = coverage(dataset.silver.name);
     const dlqCovered = coverage(run.pipeline.dlqTable);
     const refined = silverCovered.intersect(dlqCovered);
+    const recovering = run.recovering.of(key);
     const takenBronze = run.taken(dataset.bronze.name).of(key);
     const takenSilver = run.taken(dataset.silver.name).of(key);
     const takenRefined = takenSilver.union(run.taken(run.pipeline.dlqTable).of(key));
@@ -339,6 +340,7 @@ export class OffsetsAudit {
       const goneBronze = maskOfChunk(takenBronze, index) ?? emptyChunk;
       const goneSilver = maskOfChunk(takenSilver, index) ?? emptyChunk;
       const goneRefined = maskOfChunk(takenRefined, index) ?? emptyChunk;
+      const isRecovering = maskOfChunk(recovering, index) ?? emptyChunk;
       const asked = range ? maskOfChunk(range, index) ?? emptyChunk : fullChunk;
       const mark = (name: keyof typeof rowSets, word: number, bits: number): void => {
         if (bits === 0) return;
@@ -362,7 +364,7 @@ export class OffsetsAudit {
           counts.dlqOpen += bitCount(dw & ~rw & ~c[word]!);
           counts.recovered += bitCount(rw & sw);
           mark('both', word, sw & dw & ~rw);
-          mark('recoveredMissing', word, rw & ~sw & done & ~goneSilver[word]!);
+          mark('recoveredMissing', word, rw & ~sw & done & ~goneSilver[word]! & ~isRecovering[word]!);
           mark('dlqAlone', word, dw & ~bw & ~goneBronze[word]!);
           mark('dlqUncovered', word, dw & ~inDlq[word]!);
         }

@@ -254,6 +254,24 @@ describe('a replay', () => {
     expect(await lake.rows(resolutions)).toHaveLength(1);
   });
 
+  test('is no finding of an audit that comes between its steps, and one that stopped for good half-way is', async () => {
+    const lake = await lakeOf([trade(1, { symbol: 'ETHUSDT' }), trade(1), trade(2, { symbol: 'ETHUSDT' })], badRelease);
+    const steps = lake.steps(lake.input(source, { mode: 'rules' }));
+    await steps.plan();
+    await steps.claim();
+    await steps.stage(0);
+    expect(await lake.audit()).toMatchObject(holds);
+    await steps.resolutions();
+    expect(await lake.audit()).toMatchObject(holds);
+    await steps.silver();
+    expect(await lake.audit()).toMatchObject(holds);
+    // As if somebody had taken its claim away before Gold was merged.
+    await steps.close(true);
+    expect((await lake.audit()).findings.map(({ promise }) => promise).sort()).toEqual(['gold-complete', 'gold-complete']);
+    await steps.gold();
+    expect(await lake.audit()).toMatchObject(holds);
+  });
+
   test('adds no row twice when a backfill has met its resolutions before Silver was published', async () => {
     const lake = await lakeOf(mixed, badRelease);
     const input = lake.input(source, { mode: 'rules' });
