@@ -8,7 +8,7 @@ import type { Catalog } from '../src/lake/table.ts';
 import type { RefinePool } from '../src/refine/refine-pool.ts';
 import { claimOf } from '../src/reprocess/claims.ts';
 import { newPlanKey } from '../src/reprocess/plan.ts';
-import { loadPlan } from '../src/reprocess/staging.ts';
+import { forgetStaging, loadPlan } from '../src/reprocess/staging.ts';
 import { asActivity } from './edge.ts';
 
 export interface BackfillDeps {
@@ -20,6 +20,8 @@ export interface BackfillDeps {
   chunkRowsMax: number;
   /** Offsets of a micro-batch by its Workflow Execution; undefined: Temporal does not know it any more. */
   offsetsOfMicroBatch(source: string, batch: number): Promise<Coverage | undefined>;
+  /** Puts archived Bronze files of the offsets back, for as long as a backfill may take. Returns which offsets the archive had. */
+  restoreBronze(source: string, offsets: Coverage, signal: AbortSignal): Promise<Coverage>;
 }
 
 const chunkRowsMin = 1_000;
@@ -43,7 +45,7 @@ export const withKnownOffsets = async (source: string, range: ReprocessRange, of
 export const chunkRowsOf = (rowsPerSecond: number | null, chunkRowsMax: number): number =>
   (rowsPerSecond === null ? chunkRowsMax : Math.min(chunkRowsMax, Math.max(chunkRowsMin, Math.round(rowsPerSecond * chunkSeconds))));
 
-export const createBackfillActivities = ({ catalog, store, pipeline, pool, chunkRowsMax, offsetsOfMicroBatch }: BackfillDeps): BackfillActivities => ({
+export const createBackfillActivities = ({ catalog, store, pipeline, pool, chunkRowsMax, offsetsOfMicroBatch, restoreBronze }: BackfillDeps): BackfillActivities => ({
   planBackfill: ({ reprocessId, source, range, rowsPerSecond }) => asActivity(async ({ signal, report }) => {
     const dataset = datasetOf(pipeline, source);
     // An earlier run under this name was ended by force after it had published Silver: the rest of it is done first.
@@ -52,11 +54,20 @@ export const createBackfillActivities = ({ catalog, store, pipeline, pool, chunk
       const { chunks, chunkRows, rows } = await loadPlan(store, claim.planKey);
       return { reprocessId, planKey: claim.planKey, source, chunks, chunkRows, rows, isPublished: true, figures: null };
     }
-    const planKey = newPlanKey(reprocessId);
-    const { plan, figures } = await pool.run('planBackfill', {
-      source, range: await withKnownOffsets(source, range, offsetsOfMicroBatch), rowsPerSecond, chunkRowsMax: chunkRowsOf(rowsPerSecond, chunkRowsMax), write: { reprocessId, planKey },
+    const known = await withKnownOffsets(source, range, offsetsOfMicroBatch);
+    const planned = async (planKey: string) => pool.run('planBackfill', {
+      source, range: known, rowsPerSecond, chunkRowsMax: chunkRowsOf(rowsPerSecond, chunkRowsMax), write: { reprocessId, planKey },
     }, { signal, onProgress: report });
+    let planKey = newPlanKey(reprocessId);
+    let { plan, figures, withoutBronze } = await planned(planKey);
+    const missing = Coverage.fromJson(withoutBronze);
+    const archived = missing.isEmpty ? missing : await restoreBronze(source, missing, signal);
+    if (!archived.isEmpty) {
+      await forgetStaging(store, planKey);
+      planKey = newPlanKey(reprocessId);
+      ({ plan, figures, withoutBronze } = await planned(planKey));
+    }
     const { chunks, chunkRows, rows } = plan!;
-    return { reprocessId, planKey, source, chunks, chunkRows, rows, isPublished: false, figures };
+    return { reprocessId, planKey, source, chunks, chunkRows, rows, isPublished: false, figures: { ...figures, offsetsArchived: String(archived.size) } };
   }),
 });

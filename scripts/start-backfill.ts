@@ -11,12 +11,14 @@ import { backfillWorkflowId, backfillWorkflowType } from '../src/contracts/backf
 import { datasetOf } from '../src/datasets/pipeline.ts';
 import { TidemarkError } from '../src/domain/errors.ts';
 import { failureCause } from '../src/domain/failure-cause.ts';
+import { Coverage } from '../src/domain/offsets.ts';
 import { planBackfill } from '../src/reprocess/plan-backfill.ts';
 import { ProgressLine, command, exitFailed, exitOk, megabytes, runCommand, stopSignal, table, thousands } from './cli.ts';
 import { offsetsOfMicroBatchIn, watchBackfill } from './wire/backfill.ts';
 import { openLakeReadOnly } from './wire/lake.ts';
 import { loadPipeline } from './wire/pipeline.ts';
 import { parseRanges } from './wire/audit.ts';
+import { loadRetainedTables, openArchive, restoreBronze } from './wire/retention.ts';
 import { connectTemporal } from './wire/temporal.ts';
 
 interface Options {
@@ -96,7 +98,7 @@ const figuresTable = (figures: BackfillFigures): string => [
   table(['plan', ''], [
     ['source', figures.source], ['Bronze files', figures.bronzeFiles], ['Bronze rows', figures.bronzeRows], ['Bronze bytes', megabytes(figures.bronzeBytes)],
     ['offset intervals', figures.intervals], ['Gold buckets', figures.goldBuckets], ['chunks', figures.chunks], ['estimated time', `${thousands(figures.estimatedSeconds)} s`],
-    ['not refined yet, left out', BigInt(figures.offsetsNotRefined)], ['without a live Bronze row, left as they are', BigInt(figures.offsetsWithoutBronze)],
+    ['not refined yet, left out', BigInt(figures.offsetsNotRefined)], ['without a live Bronze row', BigInt(figures.offsetsWithoutBronze)], ['of these in the archive, restored first', BigInt(figures.offsetsArchived)],
   ]),
   '', table(['topic partition', 'offsets'], Object.entries(figures.offsets)),
   ...(figures.goldBucketNames.length === 0 ? [] : ['', `Gold: ${figures.goldBucketNames.join('\n      ')}${figures.goldBuckets > figures.goldBucketNames.length ? '\n      …' : ''}`]), '',
@@ -124,12 +126,16 @@ await runCommand<Options>(program, async (options) => {
   try {
     if (dryRun) {
       const line = new ProgressLine();
-      const { figures } = await planBackfill({
+      const { figures: planned, withoutBronze } = await planBackfill({
         store, catalog, dataset: datasetOf(pipeline, source), dlqTable: pipeline.dlqTable, signal,
         onProgress: ({ files, filesTotal }) => line.show(`planning: ${files} of ${filesTotal} files`),
       }, {
         source, range: await withKnownOffsets(source, range, offsetsOfMicroBatchIn(temporal)), rowsPerSecond, write: null, chunkRowsMax: chunkRowsOf(rowsPerSecond, config.microBatch.rowsMax),
       });
+      const { archive, store: archiveStore } = openArchive(config, { store }, pipeline);
+      const archived = await restoreBronze({ catalog, store, archive, pipeline, tables: loadRetainedTables(config, pipeline) }, source, Coverage.fromJson(withoutBronze), { dryRun: true, signal });
+      if (archiveStore !== store) archiveStore.close();
+      const figures: BackfillFigures = { ...planned, offsetsArchived: String(archived.size) };
       process.stdout.write(json ? `${JSON.stringify({ dryRun: true, ...figures })}\n` : figuresTable(figures));
       return exitOk;
     }

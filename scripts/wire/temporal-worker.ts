@@ -28,7 +28,7 @@ import { isRunningIn, offsetsOfMicroBatchIn } from './backfill.ts';
 import { openLake } from './lake.ts';
 import { startPage } from './page.ts';
 import { loadPipeline } from './pipeline.ts';
-import { loadRetainedTables, openRetention } from './retention.ts';
+import { loadRetainedTables, openRetention, restoreBronze } from './retention.ts';
 import type { Telemetry } from './telemetry.ts';
 import { installRuntime, logMicroBatch, tracingOptions, withTraceLinks } from './worker-telemetry.ts';
 import { connectTemporal, prepareNamespace } from './temporal.ts';
@@ -115,7 +115,8 @@ export const startTemporalWorker = async (config: Config, log: Logger, telemetry
       } })),
       createDlqReplayActivities({ catalog, store, pipeline, refinePool, mergePool, registry, schemas: createSchemaStore({ store, registry }), topicPrefix: config.kafka.topicPrefix }),
       createReprocessActivities({ catalog, store, pipeline, pool: backfillPool, isRunning: isRunningIn(temporal) }),
-      createBackfillActivities({ catalog, store, pipeline, pool: backfillPool, chunkRowsMax: config.microBatch.rowsMax, offsetsOfMicroBatch: offsetsOfMicroBatchIn(temporal) }),
+      createBackfillActivities({ catalog, store, pipeline, pool: backfillPool, chunkRowsMax: config.microBatch.rowsMax, offsetsOfMicroBatch: offsetsOfMicroBatchIn(temporal),
+        restoreBronze: (source, offsets, signal) => restoreBronze(retention, source, offsets, { dryRun: false, signal }) }),
     ]),
     maxConcurrentActivityTaskExecutions: activitiesMax,
     maxCachedWorkflows: cachedWorkflowsMax,

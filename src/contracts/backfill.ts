@@ -48,6 +48,8 @@ export interface BackfillFigures {
   intervals: number;
   /** Offsets of the range that no live Bronze row has: sparse at the broker, or archived. Their rows stay as they are. */
   offsetsWithoutBronze: string;
+  /** Of these, offsets that the archive has: the backfill restores their Bronze files first. Of a plan that was made: restored. */
+  offsetsArchived: string;
   /** Offsets of the range that the live stream has not refined and merged yet: it will, with the rules as they are now. */
   offsetsNotRefined: string;
   bronzeFiles: number;

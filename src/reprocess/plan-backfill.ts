@@ -1,6 +1,7 @@
 import type { BackfillFigures, ReprocessRange } from '../contracts/backfill.ts';
 import type { ReprocessPlan } from '../contracts/reprocess.ts';
 import { Coverage, IntervalSet } from '../domain/offsets.ts';
+import type { CoverageJson } from '../domain/offsets.ts';
 import { bucketName } from '../refine/gold-candidates.ts';
 import { filesOfOffsets, rowLineage } from '../refine/lineage-files.ts';
 import { partitionPath } from '../refine/partition-rows.ts';
@@ -25,7 +26,9 @@ export interface PlanBackfillInput {
 
 export interface PlannedBackfill {
   plan: ReprocessPlan | null;
-  figures: BackfillFigures;
+  figures: Omit<BackfillFigures, 'offsetsArchived'>;
+  /** Offsets of the range without a live Bronze row: the archive may have some. */
+  withoutBronze: CoverageJson;
 }
 
 /** Resolves a range to offsets that are refined and have Bronze rows, and, unless it is a dry run, writes the plan. */
@@ -40,6 +43,7 @@ export const planBackfill = async (deps: PlanDeps & SelectDeps, { range, chunkRo
   const buckets = new Map((await filesOfOffsets(gold!, planned.offsets, rowLineage)).map(({ partition }) => [bucketName(partition), partition]));
   return {
     plan: written?.plan ?? null,
+    withoutBronze: refined.subtract(planned.offsets).toJson(),
     figures: {
       source: dataset.source,
       offsets: shownOffsets(planned.offsets).toJson(),

@@ -280,6 +280,21 @@ describe('rows that are gone', () => {
     expect((await lake.rows()).gold).toEqual(before.gold);
   });
 
+  test('from Bronze, and in the archive, are restored first and refined again', async () => {
+    let restore: ((offsets: Coverage) => Promise<Coverage>) | undefined;
+    const lake = await ReadingsLake.open({ restoreBronze: (offsets) => restore!(offsets) });
+    await fill(lake, records, [20, 33]);
+    const [first] = await (await lake.load('bronze')).scan();
+    await lake.catalog.commit(lake.dataset.bronze.name, { commitId: 'retention', add: [], remove: [first!.filePath] });
+    restore = async (offsets) => {
+      await lake.catalog.commit(lake.dataset.bronze.name, { commitId: 'restore', add: [first!] });
+      return offsets;
+    };
+    const { figures, rows } = await lake.backfill({ by: 'all' });
+    expect({ rows, archived: figures!.offsetsArchived, withoutBronze: figures!.offsetsWithoutBronze }).toEqual({ rows: records.length, archived: String(first!.recordCount), withoutBronze: '0' });
+    expect([...lake.store.objects.keys()].filter((key) => key.startsWith('staging/'))).toEqual([]);
+  });
+
   test('from Bronze, archived: their Silver rows stay as they are', async () => {
     const lake = await ReadingsLake.open();
     await fill(lake, records, [20, 33]);

@@ -74,6 +74,7 @@ export interface ReadingsLakeOptions {
   /** Of the merge: small ones split buckets into ranges. */
   budgetBytes?: number;
   isRunning?: (reprocessId: string) => boolean;
+  restoreBronze?: (offsets: Coverage) => Promise<Coverage>;
 }
 
 export class ReadingsLake {
@@ -184,7 +185,7 @@ export class ReadingsLake {
     const pool = { run: this.run.bind(this) as RefinePool['run'] };
     const activities = {
       ...createReprocessActivities({ catalog, store, pipeline, pool, isRunning: (id) => Promise.resolve(this.options.isRunning?.(id) ?? true), now: () => (this.nowMs += 1) }),
-      ...createBackfillActivities({ catalog, store, pipeline, pool, chunkRowsMax: this.options.chunkRowsMax ?? 40, offsetsOfMicroBatch: () => Promise.resolve(undefined) }),
+      ...createBackfillActivities({ catalog, store, pipeline, pool, chunkRowsMax: this.options.chunkRowsMax ?? 40, offsetsOfMicroBatch: () => Promise.resolve(undefined), restoreBronze: (_, offsets) => this.options.restoreBronze?.(offsets) ?? Promise.resolve(Coverage.empty) }),
     };
     const environment = new MockActivityEnvironment();
     return Object.fromEntries(Object.entries(activities).map(([name, activity]) => [name, (input: never) => environment.run(activity as (given: never) => Promise<unknown>, input)])) as typeof activities;
