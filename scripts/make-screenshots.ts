@@ -23,7 +23,8 @@ import { webUiUrl, webUiWorkflowsUrl } from './wire/web-ui.ts';
 const folderDefault = fileURLToPath(new URL('../docs/images', import.meta.url));
 const source = 'binance-trades';
 const shownMs = 60_000;
-const desktop = { viewport: { width: 1280, height: 860 } };
+const batchesSeen = 4;
+const desktop = { viewport: { width: 1440, height: 900 } };
 const phone = { viewport: { width: 390, height: 844 }, colorScheme: 'dark', deviceScaleFactor: 2 } as const;
 
 const program = command('make-screenshots', 'Run the pipeline on real servers of its own and take the pictures of the docs: the operator\'s page (light, and dark on a phone) and the Temporal Web UI')
@@ -78,6 +79,10 @@ await runCommand<{ folder: string; seconds: number; rate: number; json?: boolean
       await sleep(seconds * 500, undefined, { signal });
       await running.temporal.workflow.execute(auditWorkflowType, { workflowId: auditWorkflowId, taskQueue: running.config.temporal.taskQueue, args: [{}], staticSummary: 'Audit of all sources' });
       await sleep(seconds * 500, undefined, { signal });
+      // On a busy machine the pictures wait until there is something to see.
+      while ((await Promise.all(running.pipeline.datasets.map((dataset) => running.state(dataset.source).then(({ recent }) => recent.length, () => 0)))).some((done) => done < batchesSeen)) {
+        await sleep(1_000, undefined, { signal });
+      }
       await mkdir(folder, { recursive: true });
       const files: string[] = [];
       const take = async (name: string, options: Parameters<Browser['newPage']>[0], url: string, ready: (page: Page) => Promise<unknown>, fullPage = false): Promise<void> => {
@@ -92,7 +97,13 @@ await runCommand<{ folder: string; seconds: number; rate: number; json?: boolean
       const { batch } = (await running.state(source)).recent.at(-1)!;
       const shown = (page: Page, text: string): Promise<unknown> => page.getByText(text).first().waitFor({ timeout: shownMs });
       await take('web-ui-workflows.png', desktop, webUiWorkflowsUrl(running.config)!, (page) => shown(page, streamWorkflowId(source)));
-      await take('web-ui-stream.png', desktop, webUiUrl(running.config, streamWorkflowId(source))!, (page) => shown(page, 'Kafka to Gold'));
+      await take('web-ui-details.png', desktop, webUiUrl(running.config, streamWorkflowId(source))!, async (page) => {
+        await page.getByText('User Metadata').first().click({ timeout: shownMs });
+        // The Web UI draws Markdown in frames of their own.
+        await page.locator('iframe').first().waitFor({ timeout: shownMs });
+        await page.frameLocator('iframe').getByText('Kafka to Gold').first().waitFor({ timeout: shownMs });
+      });
+      await take('web-ui-stream.png', desktop, webUiUrl(running.config, streamWorkflowId(source))!, (page) => shown(page, 'commitBronze'));
       await take('web-ui-micro-batch.png', desktop, webUiUrl(running.config, microBatchWorkflowId(source, batch))!, (page) => shown(page, 'mergeGold'));
       if (json) process.stdout.write(`${JSON.stringify({ files })}\n`);
       else process.stdout.write(`${files.join('\n')}\n`);
