@@ -24,8 +24,8 @@ export interface PageDeps {
   signal: AbortSignal;
 }
 
-/** A stream whose Workflow Task hangs must not hold up the others' figures, nor the end of the process. */
-const lookDeadlineMs = 5_000;
+/** A stream whose Workflow Task hangs must not hold up the page, nor the end of the process. */
+const callDeadlineMs = 5_000;
 
 const fetchText = async (url: string, signal: AbortSignal): Promise<string> => {
   const answer = await fetch(`${url}/metrics`, { signal });
@@ -37,7 +37,7 @@ const fetchText = async (url: string, signal: AbortSignal): Promise<string> => {
 export const startPage = ({ config, pipeline, http, metrics, catalog, store, temporal, log, signal }: PageDeps): { done: Promise<void> } => {
   const { token, processes } = config.page;
   const collector = createCollector({
-    client: temporal, catalog, store, pipeline, signal,
+    client: temporal, bounded: (call) => temporal.withDeadline(Date.now() + callDeadlineMs, call), catalog, store, pipeline, signal,
     namespace: config.temporal.namespace,
     topicPrefix: config.kafka.topicPrefix,
     hasControls: token !== undefined,
@@ -51,10 +51,7 @@ export const startPage = ({ config, pipeline, http, metrics, catalog, store, tem
   });
   return addPageRoutes(http, {
     signal,
-    collector: {
-      ...collector,
-      look: () => temporal.withDeadline(Date.now() + lookDeadlineMs, () => temporal.withAbortSignal(signal, () => collector.look())),
-    },
+    collector: { ...collector, look: () => temporal.withAbortSignal(signal, () => collector.look()) },
     controls: token === undefined ? null : {
       token,
       sources: pipeline.datasets.map(({ source }) => source),

@@ -16,6 +16,8 @@ import type { AuditView, BatchView, DlqReasonView, PageHistory, PageSnapshot, Pr
 
 export interface CollectDeps {
   client: Pick<Client, 'workflow'>;
+  /** Gives each call of the client a deadline of its own: one that hangs must not use up the others' time. */
+  bounded: <T>(call: () => Promise<T>) => Promise<T>;
   catalog: Pick<Catalog, 'load'>;
   store: ObjectStore;
   pipeline: Pipeline;
@@ -99,7 +101,7 @@ export const createCollector = (deps: CollectDeps): Collector => {
   const answers = new Map<string, { state: StreamState; atMs: number }>();
   const stateOf = async (source: string, nowMs: number): Promise<{ state: StreamState | null; isNew: boolean; problem: string | null }> => {
     try {
-      const state = await client.workflow.getHandle(streamWorkflowId(source)).query<StreamState>(stateQuery);
+      const state = await deps.bounded(() => client.workflow.getHandle(streamWorkflowId(source)).query<StreamState>(stateQuery));
       answers.set(source, { state, atMs: nowMs });
       return { state, isNew: true, problem: null };
     } catch (error) {
@@ -195,21 +197,21 @@ export const createCollector = (deps: CollectDeps): Collector => {
     return { bySource, dlq: { reasons: [...reasons.values()].sort((a, b) => b.rows - a.rows), unread } };
   };
 
-  const listed = async (query: string, max: number): Promise<WorkflowExecutionInfo[]> => {
+  const listed = (query: string, max: number): Promise<WorkflowExecutionInfo[]> => deps.bounded(async () => {
     const found: WorkflowExecutionInfo[] = [];
     for await (const one of client.workflow.list({ query, pageSize: max })) {
       found.push(one);
       if (found.length >= max) break;
     }
     return found;
-  };
+  });
 
   const loadReprocesses = async (): Promise<ReprocessView[]> => {
     const running = await listed(`(WorkflowType = 'backfillWorkflow' OR WorkflowType = 'dlqReplayWorkflow') AND ExecutionStatus = 'Running'`, reprocessesShown);
     return Promise.all(running.map(async ({ workflowId, runId, type, startTime }): Promise<ReprocessView> => {
       const view = { kind: type === 'backfillWorkflow' ? 'backfill' as const : 'DLQ replay' as const, workflowId, startedAtMs: startTime.getTime(), url: workflowUrl(workflowId) };
       try {
-        const state = await client.workflow.getHandle(workflowId, runId).query<ReprocessState>('progress');
+        const state = await deps.bounded(() => client.workflow.getHandle(workflowId, runId).query<ReprocessState>('progress'));
         return {
           ...view, source: state.source ?? null, phase: state.phase ?? 'running', isPaused: state.paused === true || state.phase === 'paused',
           rowsTotal: state.rowsTotal ?? 0, rowsDone: state.rowsRefined ?? 0, problem: null,
@@ -227,7 +229,7 @@ export const createCollector = (deps: CollectDeps): Collector => {
     const view = { workflowId, atMs: (closeTime ?? startTime).getTime(), findings: 0, promises: [], url: workflowUrl(workflowId) };
     if (status.name === 'RUNNING') return { ...view, state: 'running' };
     if (status.name !== 'COMPLETED') return { ...view, state: 'failed' };
-    const summary = await client.workflow.getHandle(workflowId, runId).result() as AuditSummary;
+    const summary = await deps.bounded(() => client.workflow.getHandle(workflowId, runId).result()) as AuditSummary;
     return { ...view, state: summary.ok ? 'clean' : 'findings', findings: summary.findingsTotal, promises: Object.keys(summary.findingsByPromise) };
   };
 
@@ -260,16 +262,18 @@ export const createCollector = (deps: CollectDeps): Collector => {
         Promise.all(deps.processes.map(processView)),
       ]);
       for (const [what, { problem }] of Object.entries(slow)) if (problem !== null) problems.push(`${what} could not be read: ${problem}`);
-      const sources: SourceView[] = [];
       const gold = new Map<string, number>();
-      for (const dataset of pipeline.datasets) {
+      const views = await Promise.all(pipeline.datasets.map(async (dataset) => {
         try {
-          sources.push(await sourceView(dataset, nowMs, slow['the broker'].problem === null ? bounds : null, bySource));
-          if (!gold.has(dataset.gold.name)) gold.set(dataset.gold.name, await rowsOf(dataset.gold.name));
+          const view = await sourceView(dataset, nowMs, slow['the broker'].problem === null ? bounds : null, bySource);
+          gold.set(dataset.gold.name, await rowsOf(dataset.gold.name));
+          return view;
         } catch (error) {
           problems.push(`the tables of ${dataset.source} could not be read: ${messageOf(error)}`);
+          return null;
         }
-      }
+      }));
+      const sources = views.filter((view) => view !== null);
       while (batches.size > batchesKept) batches.delete(batches.keys().next().value!);
       const snapshot: Omit<PageSnapshot, 'attention'> = {
         atMs: nowMs, namespace: deps.namespace, webUiUrl: deps.webUiUrl, hasControls: deps.hasControls, sources,

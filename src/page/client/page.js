@@ -160,8 +160,23 @@ const draw = () => {
   /** @type {HTMLElement} */ (document.getElementById('namespace')).textContent = page.namespace;
   const links = /** @type {HTMLElement} */ (document.getElementById('links'));
   patch(links, h('nav', { 'id': 'links', 'aria-label': 'Elsewhere' }, page.webUiUrl === null ? null : h('a', { href: page.webUiUrl, target: '_blank', rel: 'noreferrer' }, 'Temporal Web UI'), h('a', { href: '/metrics' }, 'Metrics')));
+};
+
+/** Also seen while the page lies behind others. @param {PageSnapshot} page */
+const showTitle = (page) => {
   const critical = page.attention.filter(({ level }) => level === 'critical').length;
   document.title = page.attention.length === 0 ? 'Tidemark' : `(${page.attention.length}${critical > 0 ? '!' : ''}) Tidemark`;
+};
+
+let isDrawing = false;
+/** However many frames came meanwhile, one drawing shows the last; a hidden page draws none. */
+const requestDraw = () => {
+  if (isDrawing) return;
+  isDrawing = true;
+  requestAnimationFrame(() => {
+    isDrawing = false;
+    draw();
+  });
 };
 
 const showConnection = () => {
@@ -179,7 +194,7 @@ document.addEventListener('submit', async (event) => {
   const { source = '', action = '' } = form.dataset;
   const token = sessionStorage.getItem(tokenKey) ?? String(new FormData(form).get('token') ?? '');
   answers.set(source, '…');
-  draw();
+  requestDraw();
   try {
     const response = await fetch(`/api/streams/${encodeURIComponent(source)}/${action}`, { method: 'POST', headers: { authorization: `Bearer ${token}` } });
     if (response.ok) sessionStorage.setItem(tokenKey, token);
@@ -188,19 +203,20 @@ document.addEventListener('submit', async (event) => {
   } catch {
     answers.set(source, 'The page\'s server does not answer.');
   }
-  draw();
+  requestDraw();
 });
 
 const events = new EventSource('/events');
 events.addEventListener('snapshot', (event) => {
   snapshot = JSON.parse(event.data);
   lastFrameMs = Date.now();
-  draw();
+  if (snapshot) showTitle(snapshot);
+  requestDraw();
   showConnection();
 });
 events.addEventListener('history', (event) => {
   history = JSON.parse(event.data);
-  draw();
+  requestDraw();
 });
 setInterval(showConnection, 1_000);
-new ResizeObserver(() => draw()).observe(document.body);
+window.addEventListener('resize', requestDraw);
