@@ -17,6 +17,8 @@ export interface DlqReplayDeps {
   schemas: Pick<SchemaStore, 'load' | 'keep'>;
   registry: Pick<RegistryClient, 'register'>;
   topicPrefix: string;
+  /** Whether a Workflow of this ID runs: the claim of one that does not is taken over. */
+  isRunning(workflowId: string): Promise<boolean>;
   refinePool: Pick<RefinePool, 'run'>;
   mergePool: Pick<RefinePool, 'run'>;
   now?: () => number;
@@ -24,13 +26,13 @@ export interface DlqReplayDeps {
 
 const planOf = ({ snapshotId, rows, chunks, notRefined, quarantined }: StoredPlan): ReplayPlan => ({ snapshotId, rows, chunks, notRefined, quarantined });
 
-export const createDlqReplayActivities = ({ catalog, store, pipeline, schemas, registry, topicPrefix, refinePool, mergePool, now = Date.now }: DlqReplayDeps): DlqReplayActivities => {
+export const createDlqReplayActivities = ({ catalog, store, pipeline, schemas, registry, topicPrefix, isRunning, refinePool, mergePool, now = Date.now }: DlqReplayDeps): DlqReplayActivities => {
   const lake = { catalog, store, pipeline };
   return {
     planReplay: (input) => asActivity(async ({ signal, report }) =>
       planOf(await planReplay({ ...lake, schemas, registry, topicPrefix, signal, onProgress: report }, input))),
 
-    claimReplay: ({ id }) => asActivity(({ signal }) => claimReplay({ ...lake, signal }, { id })),
+    claimReplay: ({ id }) => asActivity(({ signal }) => claimReplay({ ...lake, signal, isRunning }, { id })),
 
     stageReplayChunk: ({ id, selection: { source }, chunk }) => asActivity(({ signal, report }) =>
       refinePool.run('stageReplay', { id, source, chunk, nowMs: now() }, { signal, onProgress: report })),

@@ -70,7 +70,7 @@ const timed = async <T>(name: string, work: () => Promise<T>): Promise<T> => {
 const input = lake.input(source, { mode: 'rules' });
 const steps = lake.steps(input);
 const { chunks } = await timed('plan', steps.plan);
-await timed('claim', steps.claim);
+await timed('claim', () => steps.claim());
 let counts = noReplayCounts;
 for (let chunk = 0; chunk < chunks; chunk += 1) counts = sumReplayCounts(counts, await timed('stage', () => steps.stage(chunk)));
 await timed('resolutions', steps.resolutions);

@@ -113,7 +113,7 @@ export const startTemporalWorker = async (config: Config, log: Logger, telemetry
         figures?.microBatch(event);
         logMicroBatch(log, event);
       } })),
-      createDlqReplayActivities({ catalog, store, pipeline, refinePool, mergePool, registry, schemas: createSchemaStore({ store, registry }), topicPrefix: config.kafka.topicPrefix }),
+      createDlqReplayActivities({ catalog, store, pipeline, refinePool, mergePool, registry, schemas: createSchemaStore({ store, registry }), topicPrefix: config.kafka.topicPrefix, isRunning: isRunningIn(temporal) }),
       createReprocessActivities({ catalog, store, pipeline, pool: backfillPool, isRunning: isRunningIn(temporal) }),
       createBackfillActivities({ catalog, store, pipeline, pool: backfillPool, chunkRowsMax: config.microBatch.rowsMax, offsetsOfMicroBatch: offsetsOfMicroBatchIn(temporal),
         restoreBronze: (source, offsets, signal) => restoreBronze(retention, source, offsets, { dryRun: false, signal }) }),

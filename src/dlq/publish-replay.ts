@@ -13,7 +13,7 @@ import { encodeDataFile } from '../lake/parquet-writer.ts';
 import type { PrimitiveType, TableDefinition } from '../lake/schema.ts';
 import type { Catalog, CommitRequest, CommitResult, LiveFile, TableVersion } from '../lake/table.ts';
 import { partitionPath } from '../refine/partition-rows.ts';
-import { dropClaim, takeClaim } from '../reprocess/claims.ts';
+import { OffsetsClaimedError, dropClaim, takeClaim } from '../reprocess/claims.ts';
 import { readRows } from './read-rows.ts';
 import type { StoredPlan } from './replay-store.ts';
 import { replayPlanKey, replayStore } from './replay-store.ts';
@@ -168,10 +168,21 @@ export const loadReplayMerge = async (store: ObjectStore, { id }: Pick<DlqReplay
  * Takes the replay's offsets: while it has them, no backfill and no other replay replaces their rows or resolves them, and
  * retention leaves their Bronze alone. OFFSETS_CLAIMED, retryable, while another one has some of them.
  */
-export const claimReplay = async ({ catalog, store, pipeline, signal }: PublishReplayDeps, { id }: Pick<DlqReplayInput, 'id'>): Promise<void> => {
+export const claimReplay = async (
+  { catalog, store, pipeline, signal, isRunning }: PublishReplayDeps & { isRunning(workflowId: string): Promise<boolean> }, { id }: Pick<DlqReplayInput, 'id'>,
+): Promise<void> => {
   const { input: { selection: { source } }, offsets } = await replayStore(store).plan(id);
   const claimed = Coverage.fromJson(offsets);
-  if (!claimed.isEmpty) await takeClaim(catalog, datasetOf(pipeline, source).silver.name, claimNameOf(id), claimed, signal);
+  if (claimed.isEmpty) return;
+  const { name } = datasetOf(pipeline, source).silver;
+  try {
+    await takeClaim(catalog, name, claimNameOf(id), claimed, signal);
+  } catch (error) {
+    // A Workflow that was terminated, or is gone with Temporal, gives nothing back: what it had not published is nobody's.
+    if (!(error instanceof OffsetsClaimedError) || error.claim.phase === 'published' || await isRunning(error.claim.reprocessId)) throw error;
+    if (!await dropClaim(catalog, name, error.claim, { unlessPublished: true })) throw error;
+    await takeClaim(catalog, name, claimNameOf(id), claimed, signal);
+  }
 };
 
 const claimNameOf = (id: string) => ({ reprocessId: dlqReplayWorkflowId(id), planKey: replayPlanKey(id) });

@@ -131,7 +131,7 @@ export const createDlqLake = async (store: ObjectStore = createMemoryObjectStore
       const dataset = datasetIn(pipeline, input.selection.source);
       return {
         plan: () => planReplay({ ...deps, schemas, registry, topicPrefix: '' }, input),
-        claim: () => claimReplay(deps, input),
+        claim: ({ isRunning = true } = {}) => claimReplay({ ...deps, isRunning: () => Promise.resolve(isRunning) }, input),
         stage: (chunk: number) => stageReplayChunk({ ...deps, decoders: decodersOf(dataset) }, { id: input.id, chunk, nowMs: Date.now() }),
         resolutions: () => publishReplayResolutions(deps, input),
         silver: () => publishReplaySilver(deps, input),
