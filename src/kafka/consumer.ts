@@ -143,6 +143,8 @@ export class GroupConsumer {
     try {
       return await ask(cluster);
     } catch (error) {
+      // The brokers may be others by now, or elsewhere.
+      await cluster.refreshMetadata().catch(() => undefined);
       if (error instanceof TidemarkError) throw error;
       throw new TidemarkError('KAFKA_UNAVAILABLE', `${subject}: Kafka does not answer: ${messageOf(error)}`, { cause: error });
     }

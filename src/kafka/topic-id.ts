@@ -90,11 +90,15 @@ export const fetchTopicId = async (broker: Broker, topic: string): Promise<strin
   const { versions, connectionPool } = broker as unknown as BrokerInternals;
   if ((versions?.[metadataKey]?.maxVersion ?? 0) < version) return null;
   const request = encodeRequest(topic);
-  const id = await connectionPool.send({
+  const id = await connectionPool.send<string | null>({
     // kafkajs takes what looks like one of its encoders.
     request: { apiKey: metadataKey, apiVersion: version, apiName: 'Metadata', encode: () => Promise.resolve({ buf: request, buffer: request }) },
     response: { decode: (payload) => Promise.resolve(topicIdOf(payload, topic)), parse: (id) => Promise.resolve(id) },
     logResponseError: false,
+  }).catch(async (error: unknown) => {
+    // As in fetch-protocol.ts: a connection that was closed is only opened again after a disconnect.
+    if (error instanceof Error && error.name === 'KafkaJSConnectionClosedError') await broker.disconnect();
+    throw error;
   });
   if (id === null) throw new TidemarkError('KAFKA_UNAVAILABLE', `${topic}: the broker knows no topic of this name`);
   return id;
