@@ -8,7 +8,7 @@ afterEach(async () => { for (const pool of pools.splice(0)) await pool.close(); 
 const config = {
   s3: { endpoint: undefined, region: 'r', accessKeyId: 'a', secretAccessKey: 's', bucket: 'b' }, schemaRegistry: { url: 'http://127.0.0.1:1' }, pipelineUrl: 'data:text/javascript,export default {}',
 };
-const poolOf = (threads: number, options: { threadHeapMiB?: number } = {}) => {
+const poolOf = (threads: number, options: { threadHeapMiB?: number; idleMsMax?: number } = {}) => {
   const lost: string[] = [];
   const pool = new RefinePool({ ...config, microBatch: { threads } }, { warn: (_, message) => { lost.push(message); } }, { threadUrl: new URL('pool-thread.ts', import.meta.url), ...options });
   pools.push(pool);
@@ -24,6 +24,13 @@ describe('a pool of threads', () => {
     const results = await Promise.all(Array.from({ length: 12 }, (_, i) => run(pool, `batch ${i}`)));
     expect(results.map(({ batchId }) => batchId)).toEqual(Array.from({ length: 12 }, (_, i) => `batch ${i}`));
     expect(new Set(results.map(({ threadId }) => threadId)).size).toBeLessThanOrEqual(2);
+  });
+
+  test('a thread that was idle for so long ends without being called lost, and the next task has a new one', async () => {
+    const { pool, lost } = poolOf(1, { idleMsMax: 1 });
+    const { threadId } = await run(pool, 'a');
+    await expect.poll(async () => (await run(pool, 'b')).threadId, { timeout: 20_000 }).not.toBe(threadId);
+    expect(lost).toEqual([]);
   });
 
   test('hands progress to the task that makes it', async () => {

@@ -54,6 +54,26 @@ describe('the object store', () => {
     elsewhere.close();
   });
 
+  test('takes an object piece by piece: nobody sees it before its end, and one that is given up is never there', async () => {
+    const piece = (n: number): Buffer => Buffer.alloc(3 << 20, n);
+    const whole = store.upload('pieces/large');
+    const givenUp = store.upload('pieces/given-up');
+    for (let n = 0; n < 7; n += 1) {
+      await whole.append(piece(n));
+      await givenUp.append(piece(n));
+    }
+    expect(await keysOf('pieces/')).toEqual([]);
+    await whole.finish();
+    await givenUp.abort();
+    const small = store.upload('pieces/small');
+    await small.append(Buffer.from('a'));
+    await small.append(Buffer.from('bc'));
+    await small.finish();
+    expect(await keysOf('pieces/')).toEqual(['pieces/large', 'pieces/small']);
+    expect(Buffer.compare((await store.get('pieces/large')).body, Buffer.concat(Array.from({ length: 7 }, (_, n) => piece(n))))).toBe(0);
+    expect(Buffer.from((await store.get('pieces/small')).body).toString()).toBe('abc');
+  });
+
   test('passes the probe for conditional writes and leaves nothing of it', async () => {
     await probeConditionalWrites(store);
     expect(await keysOf('warehouse/')).toEqual([]);
@@ -105,6 +125,20 @@ describe('a store that fails', () => {
   test.each([[409, 'ConditionalRequestConflict'], [500, 'InternalError']])('with %i %s leaves the outcome of a conditional put open', async (code, name) => {
     const { broken } = await failing((_, response) => status(response, code, name));
     await expect(broken.put('z', '1', { condition: 'absent' })).rejects.toMatchObject({ code: 'OBJECT_STORE_UNAVAILABLE', retryable: true });
+  });
+
+  test.each([['there', 9 << 20, 'is a success'], ['not there', 5, 'is none']])('at the end of an upload is asked what is there: the whole object, %s, %i bytes, %s', async (_, size) => {
+    const { broken, requests } = await failing((request, response) => {
+      if (request.method === 'HEAD') response.writeHead(200, { 'content-length': size, 'etag': '"e"' }).end();
+      else if (request.method === 'PUT') response.writeHead(200, { etag: '"part"' }).end();
+      else if (request.url?.includes('uploads')) response.writeHead(200, { 'content-type': 'application/xml' }).end('<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>');
+      else status(response, requests.filter((one) => one.startsWith('POST')).length === 2 ? 500 : 404, 'NoSuchUpload');
+    });
+    const upload = broken.upload('x');
+    await upload.append(Buffer.alloc(9 << 20));
+    if (size === 9 << 20) await upload.finish();
+    else await expect(upload.finish()).rejects.toThrow('complete upload of x');
+    expect(requests.map((request) => request.split(' ')[0])).toEqual(['POST', 'PUT', 'POST', 'POST', 'HEAD']);
   });
 
   test('by not answering, or by breaking off, is unavailable within its time', async () => {
