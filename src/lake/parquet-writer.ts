@@ -16,6 +16,8 @@ export interface DataFileBuilderOptions {
   keyValueMetadata?: Readonly<Record<string, string>>;
   /** Most rows of a row group; default 65,536. Small ones let a merge skip more, large ones compress better. */
   rowGroupRows?: number;
+  /** About how many bytes the file will have: what grows leaves each of its smaller selves for the garbage collector. */
+  bytesExpected?: number;
   /** Default 1: on trade records level 3 takes twice the time for 3 % less. */
   zstdLevel?: number;
 }
@@ -36,6 +38,7 @@ export interface EncodedDataFile {
 }
 
 export const rowGroupRowsDefault = 65_536;
+const fileBytesFirst = 1 << 16;
 
 const gather = (values: ColumnValues, indices: Uint32Array): ColumnValues => {
   if (values instanceof BigInt64Array) {
@@ -119,14 +122,15 @@ const windowOf = (values: ColumnValues, start: number, end: number): ColumnValue
  */
 export class DataFileBuilder {
   private readonly leaves: Leaf[];
-  private readonly out = new ByteWriter(1 << 16);
+  private readonly out: ByteWriter;
   private readonly container: ParquetWriter;
   private readonly rowGroupRows: number;
   private readonly zstdLevel: number;
   private readonly groups: RowGroupFacts[] = [];
 
-  constructor({ fields, keyValueMetadata = {}, rowGroupRows = rowGroupRowsDefault, zstdLevel = 1 }: DataFileBuilderOptions) {
+  constructor({ fields, keyValueMetadata = {}, rowGroupRows = rowGroupRowsDefault, zstdLevel = 1, bytesExpected = 0 }: DataFileBuilderOptions) {
     invariant(rowGroupRows > 0, () => `a row group of ${rowGroupRows} rows`);
+    this.out = new ByteWriter(Math.max(fileBytesFirst, bytesExpected));
     this.leaves = fields.map(leafOf);
     this.rowGroupRows = rowGroupRows;
     this.zstdLevel = zstdLevel;

@@ -94,6 +94,8 @@ const attemptsDefault = 20;
 /** Silver files up to this size are fetched whole: they are copied almost whole. */
 const wholeFileBytesMax = 16 << 20;
 const openFilesBytesMax = 32 << 20;
+/** A Gold file by the Silver file whose rows it takes, at most. */
+const goldSizeRatio = 1.1;
 const commitIdKey = 'tidemark.commit-id';
 
 /** Open Silver files, the least recently used closed first. */
@@ -624,7 +626,7 @@ class GoldMerge {
       const { file } = candidates.runs[from]!.group;
       while (candidates.runs[until]?.group.file === file) until += 1;
       const source = await this.silver.open(file);
-      const gold = new GoldFileBuilder(this.deps.dataset, BigInt(this.input.nowMs) * 1_000n);
+      const gold = new GoldFileBuilder(this.deps.dataset, BigInt(this.input.nowMs) * 1_000n, file.fileSizeBytes * goldSizeRatio);
       for (const { group, start, end } of candidates.runs.slice(from, until)) {
         const kept = new Uint32Array(end - start);
         let count = 0;
@@ -719,11 +721,11 @@ class GoldFileBuilder {
   private readonly dataset: MergeDataset;
   private readonly ingestion: ConstantColumn;
 
-  constructor(dataset: MergeDataset, nowMicros: bigint) {
+  constructor(dataset: MergeDataset, nowMicros: bigint, bytesExpected = 0) {
     this.dataset = dataset;
     this.ingestion = { constant: nowMicros };
     // A row group stays one row group.
-    this.builder = new DataFileBuilder({ fields: dataset.gold.fields, rowGroupRows: 2 ** 31 });
+    this.builder = new DataFileBuilder({ fields: dataset.gold.fields, rowGroupRows: 2 ** 31, bytesExpected });
   }
 
   /** Appends the candidates `kept`, which all came from the row group, in its order. */

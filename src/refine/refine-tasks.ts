@@ -42,6 +42,8 @@ export type TaskProgress = Record<string, string | number>;
 export interface TaskOptions {
   signal: AbortSignal;
   onProgress(progress: TaskProgress): void;
+  /** Called when a task has let go of much memory and goes on. */
+  onReleased?(): void;
 }
 
 /** Tasks that a thread can run: input and result are plain JSON. */
@@ -101,11 +103,12 @@ export const createTaskRunners = ({ store, catalog, pipeline }: TaskContext, reg
     compact: ({ table, policy, ...group }, { signal, onProgress }) => compactGroup({
       store, catalog, table: compactedTableOf(pipeline, table), policy, signal, onProgress: (progress) => { onProgress({ ...progress }); },
     }, group),
-    refine: (input, { signal, onProgress }) => {
+    refine: (input, { signal, onProgress, onReleased }) => {
       const dataset = datasetOf(pipeline, input.source);
       return refineBronze({
         store, dataset, decoders: decodersOf(dataset), dlqTable: pipeline.dlqTable, dataLocation: (table, suffix) => catalog.dataLocation(table, suffix), signal,
         onProgress: (progress) => { onProgress({ ...progress }); },
+        ...(onReleased ? { onReleased } : {}),
       }, input);
     },
   };

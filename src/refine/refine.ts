@@ -64,10 +64,14 @@ export interface RefineDeps {
   /** Where a data file of a table goes. */
   dataLocation(table: string, suffix: string): string;
   signal?: AbortSignal;
+  /** Called when the Bronze bytes are not needed any more, before Silver is encoded. */
+  onReleased?: () => void;
   /** Called between files and partitions: rows refined and files written so far. */
   onProgress?: (progress: { rows: number; files: number }) => void;
 }
 
+/** Of an encoded row; trades take some 90. */
+const bytesPerRowExpected = 100;
 /** Files that are on their way to the store while the next one is encoded. */
 const putsAtOnce = 4;
 
@@ -120,6 +124,7 @@ export const refineBronze = async (deps: RefineDeps, input: RefineInput): Promis
     deps.onProgress?.({ rows, files: 0 });
   }
   const { silver, dlq, ...counts } = timed('transform', () => transform.finish());
+  deps.onReleased?.();
 
   const putting = new Set<Promise<void>>();
   let failure: unknown;
@@ -140,7 +145,7 @@ export const refineBronze = async (deps: RefineDeps, input: RefineInput): Promis
     while (putting.size >= putsAtOnce) await Promise.race(putting);
     if (failure !== undefined) throw failure as Error;
     signal?.throwIfAborted();
-    const { bytes, metrics } = timed('encode', () => encodeDataFile({ fields: table.fields, batch, rows: selectionOf(indices) }));
+    const { bytes, metrics } = timed('encode', () => encodeDataFile({ fields: table.fields, batch, rows: selectionOf(indices), bytesExpected: indices.length * bytesPerRowExpected }));
     const partition = tupleOf(table, dimensions, values);
     const filePath = deps.dataLocation(table.name, `${partitionPath(table, partition)}/${input.batchId}-${randomUUID()}.parquet`);
     const put = send(store.keyOf(filePath), bytes).finally(() => { putting.delete(put); });

@@ -50,6 +50,22 @@ test('fields read where they lie are those of the decoded record, wherever it li
   }));
 });
 
+test('entries that an object would hold otherwise are left to it: a key twice, more than fit, blocks with their size', () => {
+  const record = new EncodedRecord();
+  const mapOnly = compileAvroFieldWalk({ type: 'record', name: 'One', fields: [{ name: 'extra', type: { type: 'map', values: 'string' } }] });
+  const entry = (name: string): number[] => [2, name.charCodeAt(0), 2, 0x76];
+  const found = (bytes: number[]): number => {
+    expect(record.moveTo(Buffer.from(bytes), 0, bytes.length, mapOnly)).toBe(true);
+    return record.findEntries(0);
+  };
+  expect(found([4, ...entry('b'), ...entry('a'), 0])).toBe(2);
+  expect(found([2, ...entry('b'), 2, ...entry('a'), 0])).toBe(2);
+  expect(found([4, ...entry('a'), ...entry('a'), 0])).toBe(-1);
+  expect(found([2, ...entry('a'), 2, ...entry('a'), 0])).toBe(-1);
+  expect(found([66, ...Array.from({ length: 33 }, (_, i) => entry(String.fromCharCode(65 + (i % 26)))).flat(), 0])).toBe(-1);
+  expect(found([1, 8, ...entry('a'), 0])).toBe(-1);
+});
+
 test('bytes are a record exactly where the walk of the whole schema says so', () => {
   const record = new EncodedRecord();
   const walk = compileAvroWalk(schema);
