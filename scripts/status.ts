@@ -15,8 +15,12 @@ import { dlqRatePercentLimits } from '../src/domain/dlq-rate.ts';
 import type { DlqRate } from '../src/domain/dlq-rate.ts';
 import { TidemarkError } from '../src/domain/errors.ts';
 import { freshnessQuantile } from '../src/domain/freshness.ts';
+import type { Archive } from '../src/retention/archive.ts';
+import { measureLake, sizeByTier } from '../src/retention/lake-size.ts';
+import type { StoredSize } from '../src/retention/lake-size.ts';
 import { fetchOffsetBounds } from '../src/kafka/topics.ts';
-import { command, exitOk, milliseconds, runCommand, table } from './cli.ts';
+import { command, exitOk, megabytes, milliseconds, runCommand, table } from './cli.ts';
+import { openArchive } from './wire/retention.ts';
 import { openLakeReadOnly } from './wire/lake.ts';
 import type { Lake } from './wire/lake.ts';
 import { loadPipeline } from './wire/pipeline.ts';
@@ -54,10 +58,13 @@ interface Status {
   sources: SourceStatus[];
   gold: Record<string, { rows: number }>;
   gapRows: number;
+  /** By table, tier and day. */
+  stored: StoredSize[];
 }
 
-const program = command('status', 'What each stream does: lag, next offsets, pending files, the last micro-batches, rows by layer, the DLQ by error type')
+const program = command('status', 'What each stream does: lag, next offsets, pending files, the last micro-batches, rows by layer, the DLQ by error type, what is stored by table and tier')
   .option('--source <name>', 'Only this source; repeatable', (name: string, names: string[] = []) => [...names, name])
+  .option('--days', 'Print what is stored by day too')
   .option('--json', 'Print one JSON object')
   .addHelpText('after', `\n${environmentHelp()}`);
 
@@ -130,18 +137,18 @@ const sourceStatus = async (config: Config, pipeline: Pipeline, lake: Lake, clie
   };
 };
 
-const loadStatus = async (config: Config, pipeline: Pipeline, lake: Lake, client: Client, datasets: readonly Dataset[]): Promise<Status> => {
+const loadStatus = async (config: Config, pipeline: Pipeline, lake: Lake, archive: Archive, client: Client, datasets: readonly Dataset[]): Promise<Status> => {
   const sources = await Promise.all(datasets.map((dataset) => sourceStatus(config, pipeline, lake, client, dataset)));
   const gold: Status['gold'] = {};
   for (const name of new Set(datasets.map((dataset) => dataset.gold.name))) {
     gold[name] = { rows: await rowsOf(lake, name) };
   }
-  return { sources, gold, gapRows: await rowsOf(lake, ingestGapsTable.name) };
+  return { sources, gold, gapRows: await rowsOf(lake, ingestGapsTable.name), stored: await measureLake({ catalog: lake.catalog, archive, pipeline }) };
 };
 
 const recentShown = 5;
 
-const printed = ({ sources, gold }: Status): string => {
+const printed = ({ sources, gold, stored }: Status, withDays: boolean): string => {
   const lines: string[] = [];
   for (const source of sources) {
     const { rows, microBatches, freshnessMs } = source;
@@ -182,10 +189,12 @@ const printed = ({ sources, gold }: Status): string => {
     if (types.length > 0) lines.push(table(['DLQ error type', 'rows'], types), '');
   }
   lines.push(table(['Gold table', 'rows'], Object.entries(gold).map(([name, { rows }]) => [name, rows])));
+  lines.push('', table(['stored in', 'tier', 'files', 'rows', 'size'], sizeByTier(stored).map((one) => [one.table, one.tier, one.files, one.rows, megabytes(one.bytes)])));
+  if (withDays) lines.push('', table(['stored in', 'tier', 'day', 'files', 'rows', 'size'], stored.map((one) => [one.table, one.tier, one.day ?? '–', one.files, one.rows, megabytes(one.bytes)])));
   return lines.join('\n');
 };
 
-await runCommand<{ source?: string[]; json?: boolean }>(program, async ({ source: names, json }) => {
+await runCommand<{ source?: string[]; days?: boolean; json?: boolean }>(program, async ({ source: names, days, json }) => {
   const config = loadConfig();
   const pipeline = await loadPipeline(config);
   for (const name of names ?? []) {
@@ -196,11 +205,13 @@ await runCommand<{ source?: string[]; json?: boolean }>(program, async ({ source
   const datasets = pipeline.datasets.filter(({ source }) => names?.includes(source) ?? true);
   const connection = await connectTemporal(config);
   const lake = openLakeReadOnly(config, pipeline);
+  const { archive, store: archiveStore } = openArchive(config, lake, pipeline);
   try {
-    const status = await loadStatus(config, pipeline, lake, new Client({ connection, namespace: config.temporal.namespace }), datasets);
-    process.stdout.write(`${json ? JSON.stringify(status) : printed(status)}\n`);
+    const status = await loadStatus(config, pipeline, lake, archive, new Client({ connection, namespace: config.temporal.namespace }), datasets);
+    process.stdout.write(`${json ? JSON.stringify(status) : printed(status, days ?? false)}\n`);
     return exitOk;
   } finally {
+    archiveStore.close();
     lake.store.close();
     await connection.close();
   }
