@@ -22,7 +22,7 @@ import { webUiUrl, webUiWorkflowsUrl } from './wire/web-ui.ts';
 
 const folderDefault = fileURLToPath(new URL('../docs/images', import.meta.url));
 const source = 'binance-trades';
-const shownMs = 60_000;
+const shownMs = 120_000;
 const batchesSeen = 4;
 const desktop = { viewport: { width: 1440, height: 900 } };
 const phone = { viewport: { width: 390, height: 844 }, colorScheme: 'dark', deviceScaleFactor: 2 } as const;
@@ -98,7 +98,10 @@ await runCommand<{ folder: string; seconds: number; rate: number; json?: boolean
       const shown = (page: Page, text: string): Promise<unknown> => page.getByText(text).first().waitFor({ timeout: shownMs });
       await take('web-ui-workflows.png', desktop, webUiWorkflowsUrl(running.config)!, (page) => shown(page, streamWorkflowId(source)));
       await take('web-ui-details.png', desktop, webUiUrl(running.config, streamWorkflowId(source))!, async (page) => {
-        await page.getByText('User Metadata').first().click({ timeout: shownMs });
+        const tab = page.getByTestId('user-metadata-tab');
+        await tab.waitFor({ timeout: shownMs });
+        // Not a click: the tabs move until the whole history has been drawn.
+        await page.goto(new URL(await tab.getAttribute('href') ?? '', page.url()).href, { timeout: shownMs });
         // The Web UI draws Markdown in frames of their own.
         await page.locator('iframe').first().waitFor({ timeout: shownMs });
         await page.frameLocator('iframe').getByText('Kafka to Gold').first().waitFor({ timeout: shownMs });

@@ -44,7 +44,7 @@ const rateWindowMs = 60_000;
 const slowEveryMs = 6_000;
 const processTimeoutMs = 2_000;
 /** A query that fails once is no news: a busy Temporal Worker answers the next one. */
-const silenceMaxMs = 30_000;
+const silenceMaxMs = 60_000;
 
 const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error)).split('\n')[0]!.slice(0, 200);
 
