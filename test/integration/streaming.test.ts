@@ -332,7 +332,7 @@ test('S3 away: consumption pauses at the budget and never passes it; when S3 is 
   expect(worker.state().budget.peakBytes).toBeLessThanOrEqual(budgetBytes);
   // Loud, once, and in the ledger's view of the worker.
   expect(warn.mock.calls.filter(([, message]) => message.startsWith('the byte budget is nearly used up'))).toHaveLength(1);
-  await vi.waitFor(() => expect(lane.checkpoints.reports.at(-1)?.health?.budgetShare).toBeGreaterThanOrEqual(0.8), { timeout: 10_000 });
+  await vi.waitFor(() => expect(lane.checkpoints.reports.at(-1)?.health?.budgetShare, 'paused above the low-water mark').toBeGreaterThan(0.7), { timeout: 10_000 });
   comeBack();
   for (const partition of [0, 1]) await accepted(lane, partition, 10_000n);
   expect(worker.state().budget.peakBytes).toBeLessThanOrEqual(budgetBytes);
