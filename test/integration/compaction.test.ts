@@ -69,7 +69,7 @@ describe('a compaction on real servers', () => {
     const again = await script(...ofTables);
     expect(tablesOf<CompactionResult>(again.stdout).map(({ groups }) => groups)).toEqual(results.map(() => 0));
     expect(await script('--table', 'nonsense')).toMatchObject({ code: 2 });
-  }, 6 * minutes);
+  }, 10 * minutes);
 
   test('beside the live stream, on buckets that it merges into, with the Temporal Worker killed in it: no row is lost or doubled', async () => {
     const before = await running.rows(gold);
@@ -92,5 +92,5 @@ describe('a compaction on real servers', () => {
     const [keys] = await queryWithDuckDb(s3, { gold: await running.location(gold) }, 'SELECT count(*) AS n, count(DISTINCT (exchange, symbol, trade_id)) AS keys FROM gold');
     expect(keys).toEqual({ n: before + 4_000, keys: before + 4_000 });
     expect(await running.audit()).toMatchObject({ ok: true, findings: [] });
-  }, 6 * minutes);
+  }, 10 * minutes);
 });
