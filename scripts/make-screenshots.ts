@@ -102,9 +102,8 @@ await runCommand<{ folder: string; seconds: number; rate: number; json?: boolean
         await tab.waitFor({ timeout: shownMs });
         // Not a click: the tabs move until the whole history has been drawn.
         await page.goto(new URL(await tab.getAttribute('href') ?? '', page.url()).href, { timeout: shownMs });
-        // The Web UI draws Markdown in frames of their own.
-        await page.locator('iframe').first().waitFor({ timeout: shownMs });
-        await page.frameLocator('iframe').getByText('Kafka to Gold').first().waitFor({ timeout: shownMs });
+        // The Web UI draws Markdown in frames: summary, details, and what changes.
+        await page.locator('iframe').nth(2).contentFrame().getByText('Kafka to Gold').first().waitFor({ timeout: shownMs });
       });
       await take('web-ui-stream.png', desktop, webUiUrl(running.config, streamWorkflowId(source))!, (page) => shown(page, 'commitBronze'));
       await take('web-ui-micro-batch.png', desktop, webUiUrl(running.config, microBatchWorkflowId(source, batch))!, (page) => shown(page, 'mergeGold'));

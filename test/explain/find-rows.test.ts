@@ -17,7 +17,7 @@ const definition: TableDefinition = {
 };
 
 const text = fc.oneof(
-  fc.constantFrom('BINANCE-1', 'BINANCE-11', 'BINANCE-111', 'ß', '', 'a text that is longer than a bound of sixteen bytes 1', 'a text that is longer than a bound of sixteen bytes 2'),
+  fc.constantFrom('BINANCE-1', 'holds another \t\0\0\0BINANCE-1', 'BINANCE-11', 'BINANCE-111', 'ß', '', 'a text that is longer than a bound of sixteen bytes 1', 'a text that is longer than a bound of sixteen bytes 2'),
   fc.string({ maxLength: 40 }),
   fc.constant(null),
 );
