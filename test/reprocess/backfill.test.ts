@@ -5,8 +5,10 @@ import type { ReprocessRange } from '../../src/contracts/backfill.ts';
 import { isTidemarkError } from '../../src/domain/errors.ts';
 import { Coverage, IntervalSet, topicPartitionKey } from '../../src/domain/offsets.ts';
 import { candidateBytes } from '../../src/refine/gold-candidates.ts';
+import { rowLineage } from '../../src/refine/lineage-files.ts';
 import { claimsOf } from '../../src/reprocess/claims.ts';
 import type { Reading, ReadingsLakeOptions } from './readings-lake.ts';
+import { offsetsOfFiles } from '../../src/reprocess/select-offsets.ts';
 import { loadChunk } from '../../src/reprocess/staging.ts';
 import { ReadingsLake, takenMs, topic, withRules } from './readings-lake.ts';
 
@@ -48,6 +50,16 @@ describe('a backfill with changed rules', () => {
       expect(await lake.rows()).toEqual(await scratch.rows());
     }), { seed, numRuns: 15 });
   }, 240_000);
+
+  test('that refuse the row that Gold has brings back the least of its duplicates, under a hold, and gives the hold back', async () => {
+    const lake = await ReadingsLake.open();
+    await fill(lake, Array.from({ length: 9 }, (_, i) => ({ partition: 0, reading: i < 6 ? 1 : i, isValid: true })), [2, 4]);
+    lake.dataset = withRules('2', (reading) => reading === 1);
+    await lake.backfill({ by: 'offsets', offsets: { [`${topic}/0`]: '0-2,3-4' } });
+    const gold = await offsetsOfFiles(lake, await (await lake.load('gold')).scan(), rowLineage);
+    expect(gold.toJson()).toEqual({ [`${topic}/0`]: '2-3,6-9' });
+    expect(Object.keys((await lake.load('gold')).properties).filter((name) => name.startsWith('tidemark.hold'))).toEqual([]);
+  });
 
   test('in a part of the offsets leaves Gold as the least of each key of what Silver then holds', async () => {
     await fc.assert(fc.asyncProperty(readings, cuts, ranges, fc.nat(5), async (records, at, chosen, refused) => {
@@ -229,6 +241,25 @@ describe('a backfill that is hit', () => {
     expect(await activities.abandonReprocess(ref)).toEqual({ isPublished: true, filesRemoved: 0 });
     expect(await lake.rows()).toEqual(published);
     expect(await activities.replaceSilver(ref)).toMatchObject({ status: 'alreadyCommitted' });
+  });
+
+  test('by a retry that comes after its snapshot has expired does nothing twice', async () => {
+    const lake = await ReadingsLake.open({ chunkRowsMax: 25, snapshotsKept: 1 });
+    await fill(lake, records, [20, 33]);
+    // Without a row to replace nothing in the files tells that the new ones are there.
+    for (const table of ['silver', 'dlq'] as const) {
+      const version = await lake.load(table);
+      await lake.catalog.commit(version.name, { commitId: `damage-${table}`, add: [], remove: (await version.scan()).map(({ filePath }) => filePath) });
+    }
+    const planned = await lake.plan({ by: 'all' });
+    const activities = lake.activities();
+    await activities.claimOffsets(planned);
+    for (let chunk = 0; chunk < planned.chunks; chunk += 1) await activities.refineChunk({ ...planned, chunk });
+    for (const step of ['replaceSilver', 'replaceDlq', 'replaceGold'] as const) await activities[step](planned);
+    await lake.refine(await lake.ingest(records));
+    const after = await lake.rows();
+    for (const step of ['replaceSilver', 'replaceDlq', 'replaceGold'] as const) await activities[step](planned);
+    expect(await lake.rows()).toEqual(after);
   });
 
   test('by another one over the same offsets waits for it; one that no longer runs and published nothing loses its claim', async () => {

@@ -74,6 +74,8 @@ export interface ReadingsLakeOptions {
   /** Of the merge: small ones split buckets into ranges. */
   budgetBytes?: number;
   isRunning?: (reprocessId: string) => boolean;
+  /** Snapshots that a commit keeps. */
+  snapshotsKept?: number;
   restoreBronze?: (offsets: Coverage) => Promise<Coverage>;
 }
 
@@ -91,7 +93,7 @@ export class ReadingsLake {
     this.store = store;
     this.options = options;
     this.dataset = options.dataset ?? sensorReadings;
-    this.catalog = createObjectStoreCatalog({ store, namespace: 'tests' });
+    this.catalog = createObjectStoreCatalog({ store, namespace: 'tests', ...(options.snapshotsKept === undefined ? {} : { snapshotsKept: options.snapshotsKept }) });
     this.cache = new GoldKeyCache(store);
   }
 
