@@ -45,13 +45,13 @@ const silverRows = async () => queryWithDuckDb(s3, { silver: await running.locat
 
 const sweepAheadOfTime = () => sweepAhead(running, [bronzeTable, silverTable, goldTable, running.pipeline.dlqTable]);
 
-test('beside a live stream due rows go to the archive, come back byte for byte, and the audit is clean at each step', async () => {
+test('with the stream running due rows go to the archive, come back byte for byte, and the audit is clean at each step', async () => {
   const { trades } = await load(4_000, 1);
   await running.untilMerged();
   const before = { bronze: await checksums(bronzeTable), silver: await silverRows(), gold: await running.rows(goldTable) };
   expect(before.gold).toBe(trades);
 
-  // The stream goes on while the sweeps run: all that it has written by then is as due as the rest.
+  // Records come while the sweeps begin: whatever of them is refined by then is as due as the rest.
   const [live, results] = await Promise.all([load(3_000, 2), sweepAheadOfTime()]);
   await running.untilMerged();
   for (const table of [bronzeTable, silverTable]) expect(results.get(table)!.archived.rows).toBeGreaterThanOrEqual(4_000);
