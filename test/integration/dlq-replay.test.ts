@@ -6,6 +6,8 @@ import { createRecordEncoder } from '../../src/capture/record-encoder.ts';
 import { loadGeneratedTrades } from '../../src/capture/load-generated.ts';
 import { registerRawSchema } from '../../src/capture/trade-sink.ts';
 import { configToEnvironment } from '../../src/config/config.ts';
+import type { BackfillInput } from '../../src/contracts/backfill.ts';
+import { backfillWorkflowId, backfillWorkflowType } from '../../src/contracts/backfill.ts';
 import { dlqReplayWorkflowId, dlqReplayWorkflowType, pauseReplaySignal, resumeReplaySignal, replayProgressQuery } from '../../src/contracts/dlq-replay.ts';
 import type { DlqReplayInput, DlqReplayProgress, DlqReplayResult, DlqSelection, ReplayMode } from '../../src/contracts/dlq-replay.ts';
 import { rawSchema } from '../../src/datasets/binance-trades.ts';
@@ -111,6 +113,21 @@ describe('a DLQ replay', () => {
       ['flagged', 'the feed sent JSON', 1], ['purged', 'no trade: the feed reports order type NA with a price of 0', 0],
       ['quarantined', 'price_must_be_positive', 2], ['refused', 'invalid_magic_byte', 1], ['refused', 'price_must_be_positive', 1],
     ]);
+    expect(await running.audit()).toMatchObject({ ok: true, findings: [] });
+  }, 4 * minutes);
+
+  test('is met by a backfill over all of its offsets: the same rows in Silver and Gold, and the purged record is not back', async () => {
+    const columns = ['message_id', 'trade_id', 'symbol', 'price', 'quantity', 'schema_id', 'kafka_topic', 'kafka_partition', 'kafka_offset', 'bronze_ingestion_timestamp'];
+    const tables = async () => Promise.all(['silver_binance_trades', 'gold_crypto_trades'].map(async (table) => (await rowsOf(table, columns)).map((row) => JSON.stringify(row)).sort()));
+    const openOf = async () => (await running.audit()).sources.map(({ dlqOpenRows }) => dlqOpenRows);
+    const [before, openBefore] = [await tables(), await openOf()];
+    const { temporal, config } = running;
+    await temporal.workflow.execute(backfillWorkflowType, {
+      workflowId: backfillWorkflowId('after'), taskQueue: config.temporal.taskQueue,
+      args: [{ id: 'after', source, range: { by: 'all' }, rowsPerSecond: null, parallelism: 2 } satisfies BackfillInput],
+    });
+    expect(await tables()).toEqual(before);
+    expect(await openOf()).toEqual(openBefore);
     expect(await running.audit()).toMatchObject({ ok: true, findings: [] });
   }, 4 * minutes);
 
