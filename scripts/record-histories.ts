@@ -101,6 +101,8 @@ await runCommand<{ folder: string; json?: boolean }>(program, async ({ folder, j
           return failedTotal === 0 && waiting.length === 0 && runningTotal === 0 && openRecords === 0;
         });
       }
+      // The Bronze files of what came before are not all there any more.
+      const wholeSinceMs = Date.now();
       for (let seed = 4; (await runsOf(temporal, stream.workflowId)).length < 3; seed += 1) {
         await load(300, seed);
         await until('Gold', async () => (await state()).openRecords === 0 && (await state()).runningTotal === 0);
@@ -117,10 +119,10 @@ await runCommand<{ folder: string; json?: boolean }>(program, async ({ folder, j
       await replay.result();
 
       // A backfill in several chunks, paused, resumed and throttled; and one that fails, its Bronze file away.
-      const startBackfill = (id: string) => temporal.workflow.start(backfillWorkflowType, {
-        workflowId: backfillWorkflowId(id), taskQueue: config.temporal.taskQueue, args: [{ id, source, range: { by: 'all' }, rowsPerSecond: 800, parallelism: 2 } satisfies BackfillInput],
+      const startBackfill = (id: string, range: BackfillInput['range']) => temporal.workflow.start(backfillWorkflowType, {
+        workflowId: backfillWorkflowId(id), taskQueue: config.temporal.taskQueue, args: [{ id, source, range, rowsPerSecond: 800, parallelism: 2 } satisfies BackfillInput],
       });
-      const backfill = await startBackfill('recorded');
+      const backfill = await startBackfill('recorded', { by: 'kafka-timestamp', startMicros: `${wholeSinceMs}000`, endMicros: `${Date.now() + 60_000}000` });
       await backfill.signal(reprocessSignals.pause);
       await backfill.signal(reprocessSignals.throttle, { rowsPerSecond: 1_000, parallelism: 3 } satisfies Throttle);
       await backfill.signal(reprocessSignals.resume);
@@ -129,13 +131,13 @@ await runCommand<{ folder: string; json?: boolean }>(program, async ({ folder, j
       const bronzeKey = lake.store.keyOf(bronzeFile!.filePath);
       const { body: bronzeBody, metadata: bronzeMetadata } = await lake.store.get(bronzeKey);
       await lake.store.delete([bronzeKey]);
-      await (await startBackfill('failed')).result().catch(() => {});
+      await (await startBackfill('failed', { by: 'all' })).result().catch(() => {});
       await lake.store.put(bronzeKey, bronzeBody, { metadata: bronzeMetadata });
 
       await temporal.workflow.execute(auditWorkflowType, { workflowId: auditWorkflowId, taskQueue: config.temporal.taskQueue, args: [{ sources: [source] }] });
 
-      const bronze = pipeline.datasets.find((dataset) => dataset.source === source)!.bronze.name;
-      await temporal.workflow.execute(compactionWorkflowType, { workflowId: compactionWorkflowId(bronze), taskQueue: config.temporal.taskQueue, args: [{ table: bronze } satisfies CompactionInput] });
+      const compacted = pipeline.datasets.find((dataset) => dataset.source === source)!.gold.name;
+      await temporal.workflow.execute(compactionWorkflowType, { workflowId: compactionWorkflowId(compacted), taskQueue: config.temporal.taskQueue, args: [{ table: compacted } satisfies CompactionInput] });
       const swept = pipeline.datasets.find((dataset) => dataset.source === source)!.silver.name;
       await sweepAhead(running, [swept]);
 
@@ -158,7 +160,7 @@ await runCommand<{ folder: string; json?: boolean }>(program, async ({ folder, j
         ['backfill-chunk', reprocessChunkWorkflowId({ reprocessId: backfillWorkflowId('recorded'), chunk: 0 })],
         ['backfill-failed', backfillWorkflowId('failed')],
         ['audit', auditWorkflowId],
-        ['compaction', compactionWorkflowId(bronze)],
+        ['compaction', compactionWorkflowId(compacted)],
         ['retention-sweep', retentionSweepWorkflowId(swept)],
         ['extend-retention', extendRetentionWorkflowId(topic)],
       ];

@@ -55,10 +55,9 @@ export async function extendRetentionWorkflow(input: ExtendRetentionInput): Prom
       enter('raised');
     }
     const isDue = (): boolean => ends || applied !== wanted;
-    const leftMs = wanted.untilMs - Date.now();
-    if (!isDue() && leftMs > 0) await condition(isDue, leftMs);
+    // Whether there is a timer must not hang on the clock: a replay after a lost Workflow Task may be told another time.
+    if (!isDue()) await condition(isDue, Math.max(1, wanted.untilMs - Date.now()));
     if (!ends && applied !== wanted) continue;
-    if (!ends && wanted.untilMs > Date.now()) continue;
     enter('restoring');
     const given = wanted;
     const outcome = await restoreRetention({ topic: wanted.topic });

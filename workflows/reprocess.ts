@@ -1,6 +1,6 @@
 import { ActivityFailure, ApplicationFailure, ChildWorkflowFailure, defineSearchAttributeKey } from '@temporalio/common';
 import {
-  CancellationScope, ParentClosePolicy, condition, defineQuery, defineSignal, executeChild, isCancellation, proxyActivities, setCurrentDetails, setHandler, upsertSearchAttributes, workflowInfo,
+  CancellationScope, ParentClosePolicy, condition, defineQuery, defineSignal, executeChild, isCancellation, proxyActivities, setCurrentDetails, setHandler, sleep, upsertSearchAttributes, workflowInfo,
 } from '@temporalio/workflow';
 import type { ChunkRef, PlannedReprocess, RefinedChunk, ReprocessActivities, ReprocessProgress, Throttle } from '../src/contracts/reprocess.ts';
 import { progressQuery, reprocessChunkWorkflowId, reprocessSignals } from '../src/contracts/reprocess.ts';
@@ -69,7 +69,11 @@ export class Reprocess {
   private isPaused = false;
   private turn = 0;
   private refiningFromMs: number | null = null;
-  /** When the rows refined so far are paid for, at the rate. */
+  /**
+   * A timer that runs until the rows started so far are paid for at the rate; null: they are. The clock only says how long it runs, never
+   * whether there is one: after a Workflow Task that nobody finished, a replay may be told another time than the first run was.
+   */
+  private pace: CancellationScope | null = null;
   private paidUntilMs = 0;
 
   constructor({ reprocessId, source, rowsPerSecond, parallelism, carried }: ReprocessSettings) {
@@ -160,13 +164,8 @@ export class Reprocess {
         while (next < planned.chunks && failures.length === 0 && !isFull()) {
           this.show(this.isPaused ? 'paused' : 'refining');
           const seen = this.turn;
-          if (this.isPaused || running.size >= this.progress.parallelism) {
+          if (this.isPaused || running.size >= this.progress.parallelism || this.pace !== null) {
             await condition(() => this.turn !== seen);
-            continue;
-          }
-          const early = this.progress.rowsPerSecondLimit === null ? 0 : this.paidUntilMs - Date.now();
-          if (early > 0) {
-            await condition(() => this.turn !== seen, early);
             continue;
           }
           const rows = Math.min(planned.chunkRows, planned.rows - next * planned.chunkRows);
@@ -176,11 +175,9 @@ export class Reprocess {
         }
         await condition(() => running.size === 0 || failures.length > 0);
         // The rate holds for the last chunk too.
-        while (failures.length === 0 && next >= planned.chunks && this.progress.rowsPerSecondLimit !== null && this.paidUntilMs > Date.now()) {
-          const seen = this.turn;
-          await condition(() => this.turn !== seen, this.paidUntilMs - Date.now());
-        }
+        if (next >= planned.chunks) await condition(() => this.pace === null || failures.length > 0);
       } finally {
+        this.endPace();
         if (running.size > 0) {
           scope.cancel();
           await CancellationScope.nonCancellable(() => condition(() => running.size === 0));
@@ -209,7 +206,23 @@ export class Reprocess {
   private pay(rows: number): void {
     const limit = this.progress.rowsPerSecondLimit;
     if (limit === null) return;
-    this.paidUntilMs = Math.max(this.paidUntilMs, Date.now() - burstMs) + rows / limit * 1_000;
+    this.startPace(Math.max(this.paidUntilMs, Date.now() - burstMs) + rows / limit * 1_000);
+  }
+
+  private startPace(paidUntilMs: number): void {
+    this.endPace();
+    this.paidUntilMs = paidUntilMs;
+    const pace = new CancellationScope();
+    this.pace = pace;
+    pace.run(() => sleep(Math.max(1, paidUntilMs - Date.now()))).then(() => {
+      if (this.pace === pace) this.pace = null;
+      this.turn += 1;
+    }, () => {});
+  }
+
+  private endPace(): void {
+    this.pace?.cancel();
+    this.pace = null;
   }
 
   private steer(change: () => void): void {
@@ -230,10 +243,11 @@ export class Reprocess {
       if (parallelism !== undefined) progress.parallelism = clampParallelism(parallelism);
       if (rowsPerSecond === undefined || (rowsPerSecond !== null && !(rowsPerSecond > 0))) return;
       const before = progress.rowsPerSecondLimit;
-      const owedMs = Math.max(0, this.paidUntilMs - Date.now());
-      // What is refined already is paid for at the new rate.
-      this.paidUntilMs = Date.now() + (before === null || rowsPerSecond === null ? 0 : owedMs * before / rowsPerSecond);
       progress.rowsPerSecondLimit = rowsPerSecond;
+      if (this.pace === null) return;
+      // What was started already is paid for at the new rate.
+      if (before === null || rowsPerSecond === null) this.endPace();
+      else this.startPace(Date.now() + Math.max(0, this.paidUntilMs - Date.now()) * before / rowsPerSecond);
     });
   }
 
