@@ -214,10 +214,18 @@ export class Reprocess {
     this.paidUntilMs = paidUntilMs;
     const pace = new CancellationScope();
     this.pace = pace;
-    pace.run(() => sleep(Math.max(1, paidUntilMs - Date.now()))).then(() => {
-      if (this.pace === pace) this.pace = null;
-      this.turn += 1;
-    }, () => {});
+    void this.runOut(pace, Math.max(1, paidUntilMs - Date.now()));
+  }
+
+  private async runOut(pace: CancellationScope, milliseconds: number): Promise<void> {
+    try {
+      await pace.run(() => sleep(milliseconds));
+    } catch (error) {
+      if (!isCancellation(error)) throw error;
+      return;
+    }
+    if (this.pace === pace) this.pace = null;
+    this.turn += 1;
   }
 
   private endPace(): void {

@@ -36,7 +36,11 @@ const replay = async (workflowBundle: { code: string } | WorkflowBundleWithSourc
 
 test('every Workflow Type has a recorded history; among them are runs that continued as new, that failed, and that were carried over', () => {
   expect(new Set(recorded.map(typeOf))).toEqual(new Set(Object.keys(workflows)));
-  expect(new Set(recorded.map(endOf))).toEqual(new Set(['CONTINUED_AS_NEW', 'FAILED', 'COMPLETED'].map((end) => `EVENT_TYPE_WORKFLOW_EXECUTION_${end}`).concat('EVENT_TYPE_WORKFLOW_TASK_COMPLETED')));
+  const ends = recorded.map((one) => String(endOf(one)));
+  const closed = 'EVENT_TYPE_WORKFLOW_EXECUTION_';
+  expect(ends).toEqual(expect.arrayContaining(['CONTINUED_AS_NEW', 'FAILED', 'COMPLETED'].map((end) => closed + end)));
+  // One that was still running.
+  expect(ends.some((end) => !end.startsWith(closed))).toBe(true);
   expect(recorded.some(({ history }) => JSON.stringify(history.events[0]).includes('continuedExecutionRunId'))).toBe(true);
 });
 
