@@ -61,7 +61,7 @@ await runCommand<Options>(program, async ({ rows, threads, rate, rateSeconds, js
   const signal = stopSignal();
   const stack = await startStack({ signal, onProgress: ({ server, message }) => line.show(`${server}: ${message}`) });
   try {
-    const running = await startPipelineOn(stack.endpoints, { environment: { BACKFILL_THREADS: String(threads), FLUSH_INTERVAL_MS: '1000', LOG_LEVEL: 'warn' } });
+    const running = await startPipelineOn(stack.endpoints, { environment: { BACKFILL_THREADS: String(threads), FLUSH_INTERVAL_MS: '1000', FLUSH_INTERVAL_MAX_MS: '10000', LOG_LEVEL: 'warn' } });
     try {
       return await measure(running, { rows, rate, rateSeconds, threads, ...(json ? { json } : {}) }, line);
     } finally {
