@@ -33,6 +33,8 @@ export interface AuditRun {
   taken(table: string): Coverage;
   /** Recovered by a DLQ replay that is publishing: in some tables already, and not yet in others. */
   recovering: Coverage;
+  /** Replaced by a backfill that is publishing: in Silver already, and not yet in the DLQ or Gold. */
+  replacing: Coverage;
   findings: FindingCollector;
   verification: Verification;
   memoryBudgetBytes: number;

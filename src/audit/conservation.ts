@@ -22,7 +22,7 @@ import { memoryBudgetBytesDefault } from './limits.ts';
 import { bronzeLineage, refinedLineage } from './lineage.ts';
 import { auditArchive, auditListing } from './listing.ts';
 import type { KafkaBounds } from './offsets-audit.ts';
-import { loadClaimants, loadRecovering } from './recovering.ts';
+import { loadClaimants, loadRecovering, loadReplacing } from './recovering.ts';
 import { OffsetsAudit } from './offsets-audit.ts';
 
 export type { AuditProgress } from './audit-run.ts';
@@ -105,12 +105,13 @@ export const auditConservation = async (options: AuditOptions): Promise<AuditRep
   const view = await timed('load', () => loadLakeView(catalog, pipeline));
   for (const claimant of await timed('load', () => loadClaimants(catalog, pipeline.datasets))) claimants.add(claimant);
   const recovering = await timed('load', () => loadRecovering({ catalog, store, ...(options.signal ? { signal: options.signal } : {}) }, view, pipeline.datasets, claimants));
+  const replacing = await timed('load', () => loadReplacing({ store, now }, view, pipeline.datasets));
   const manifests = await timed('load', () => loadManifests(options.archive, retained));
   const taken = new Map(retained.map((table) => [table, takenOffsets(before.get(table) ?? []).union(takenOffsets(manifests.get(table) ?? []))]));
   const range = options.range;
   const run: AuditRun = {
     catalog, store, pipeline, view, taken: (table) => taken.get(table) ?? Coverage.empty,
-    recovering,
+    recovering, replacing,
     findings: new FindingCollector(findingsMax, range && ((key) => range.of(key))),
     verification: options.verification ?? 'content',
     memoryBudgetBytes: options.memoryBudgetBytes ?? memoryBudgetBytesDefault,

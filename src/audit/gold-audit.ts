@@ -152,7 +152,12 @@ export class GoldAudit {
 
   /** The merge of such a Silver row is on its way. */
   private isRecovering(place: number, offset: number): boolean {
-    return this.run.recovering.of(this.topicPartitions.keyOf(place)).has(BigInt(offset));
+    return this.run.recovering.of(this.topicPartitions.keyOf(place)).has(BigInt(offset)) || this.isReplacing(place, offset);
+  }
+
+  /** Such a Gold row is about to go, or to come from a Silver row that is not its own any more. */
+  private isReplacing(place: number, offset: number): boolean {
+    return this.run.replacing.of(this.topicPartitions.keyOf(place)).has(BigInt(offset));
   }
 
   /** How many passes an hour takes, and the keys to expect in one. */
@@ -212,13 +217,13 @@ export class GoldAudit {
             }
             const slot = table.find(hashes, at);
             if (slot < 0) {
-              if (this.isTaken(place, offset)) continue;
+              if (this.isTaken(place, offset) || this.isReplacing(place, offset)) continue;
               run.findings.markOffset(kinds.alone, topicPartitions.keyOf(place), offset, () => keyOf(i));
               continue;
             }
             if (table.visit(slot)) {
               run.findings.markOffset(kinds.twice, topicPartitions.keyOf(place), offset, () => keyOf(i));
-            } else if ((table.place(slot) !== place || table.offset(slot) !== offset) && !this.isRecovering(table.place(slot), table.offset(slot))) {
+            } else if ((table.place(slot) !== place || table.offset(slot) !== offset) && !this.isRecovering(table.place(slot), table.offset(slot)) && !this.isReplacing(place, offset)) {
               // The least of a key may be in the archive, and its duplicates not yet.
               if (this.isTaken(place, offset) && topicPartitions.compare(place, offset, table.place(slot), table.offset(slot)) < 0) continue;
               const least = { ...topicPartitions.at(table.place(slot)), offset: table.offset(slot) };

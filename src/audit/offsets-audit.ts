@@ -314,7 +314,8 @@ export class OffsetsAudit {
     const silverCovered = coverage(dataset.silver.name);
     const dlqCovered = coverage(run.pipeline.dlqTable);
     const refined = silverCovered.intersect(dlqCovered);
-    const recovering = run.recovering.of(key);
+    const replacing = run.replacing.of(key);
+    const recovering = run.recovering.of(key).union(replacing);
     const takenBronze = run.taken(dataset.bronze.name).of(key);
     const takenSilver = run.taken(dataset.silver.name).of(key);
     const takenRefined = takenSilver.union(run.taken(run.pipeline.dlqTable).of(key));
@@ -341,6 +342,7 @@ export class OffsetsAudit {
       const goneSilver = maskOfChunk(takenSilver, index) ?? emptyChunk;
       const goneRefined = maskOfChunk(takenRefined, index) ?? emptyChunk;
       const isRecovering = maskOfChunk(recovering, index) ?? emptyChunk;
+      const isReplacing = maskOfChunk(replacing, index) ?? emptyChunk;
       const asked = range ? maskOfChunk(range, index) ?? emptyChunk : fullChunk;
       const mark = (name: keyof typeof rowSets, word: number, bits: number): void => {
         if (bits === 0) return;
@@ -363,12 +365,12 @@ export class OffsetsAudit {
         if (dw !== 0 || rw !== 0) {
           counts.dlqOpen += bitCount(dw & ~rw & ~c[word]!);
           counts.recovered += bitCount(rw & sw);
-          mark('both', word, sw & dw & ~rw);
+          mark('both', word, sw & dw & ~rw & ~isReplacing[word]!);
           mark('recoveredMissing', word, rw & ~sw & done & ~goneSilver[word]! & ~isRecovering[word]!);
           mark('dlqAlone', word, dw & ~bw & ~goneBronze[word]!);
           mark('dlqUncovered', word, dw & ~inDlq[word]!);
         }
-        mark('lost', word, bw & done & ~sw & ~dw & ~c[word]! & ~rw & ~goneRefined[word]!);
+        mark('lost', word, bw & done & ~sw & ~dw & ~c[word]! & ~rw & ~goneRefined[word]! & ~isReplacing[word]!);
         mark('silverAlone', word, sw & ~bw & ~goneBronze[word]!);
         mark('silverUncovered', word, sw & ~inSilver[word]!);
         mark('bronzeUncovered', word, bw & ~inBronze[word]!);

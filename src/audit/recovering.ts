@@ -8,6 +8,7 @@ import { Coverage, IntervalSet, topicPartitionKey } from '../domain/offsets.ts';
 import type { ObjectStore } from '../lake/object-store.ts';
 import type { Catalog } from '../lake/table.ts';
 import { claimsOf } from '../reprocess/claims.ts';
+import { loadPlan } from '../reprocess/staging.ts';
 import type { LakeView } from './lake-view.ts';
 
 /** Names of the DLQ replays and backfills that work on a source now, by their claims. */
@@ -44,4 +45,29 @@ export const loadRecovering = async (deps: { catalog: Catalog; store: ObjectStor
     });
   }
   return Coverage.of([...intervals].map(([key, list]) => [key, IntervalSet.of(...list)] as const));
+};
+
+/** How long a replacement may take from Silver's commit to Gold's: after that nobody seems to finish it, and its rows are findings again. */
+const replacingMsMax = 3_600_000;
+
+/**
+ * Offsets whose rows a backfill has replaced in Silver, and is about to replace in the DLQ and Gold: its claim says so in the very
+ * version of Silver that is looked at, and goes when all is done. Until then the tables may disagree about them.
+ */
+export const loadReplacing = async ({ store, now }: { store: ObjectStore; now: () => number }, view: LakeView, datasets: readonly Dataset[]): Promise<Coverage> => {
+  let replacing = Coverage.empty;
+  for (const { silver } of datasets) {
+    const version = view.version(silver.name);
+    for (const { phase, planKey, publishedAtMs, offsets } of version ? claimsOf(version) : []) {
+      if (phase !== 'published' || (publishedAtMs !== null && now() - publishedAtMs > replacingMsMax)) continue;
+      try {
+        replacing = replacing.union(Coverage.fromJson((await loadPlan(store, planKey)).offsets));
+      } catch (error) {
+        // Finished meanwhile. A claim of many intervals names their hull only.
+        if (!isTidemarkError(error, 'OBJECT_NOT_FOUND')) throw error;
+        replacing = replacing.union(offsets);
+      }
+    }
+  }
+  return replacing;
 };

@@ -19,19 +19,22 @@ export interface Claim {
   phase: 'staging' | 'published';
   /** The offsets, or a hull of them. */
   offsets: Coverage;
+  /** When this table got the new rows, ms since the epoch; null: it has not. */
+  publishedAtMs: number | null;
 }
 
 interface ClaimJson {
   planKey: string;
   phase: Claim['phase'];
   offsets: CoverageJson;
+  publishedAtMs?: number;
 }
 
 const propertyOf = (reprocessId: string): string => claimPrefix + reprocessId;
 
 const parseClaim = (property: string, text: string): Claim => {
-  const { planKey, phase, offsets } = JSON.parse(text) as ClaimJson;
-  return { reprocessId: property.slice(claimPrefix.length), planKey, phase, offsets: Coverage.fromJson(offsets) };
+  const { planKey, phase, offsets, publishedAtMs = null } = JSON.parse(text) as ClaimJson;
+  return { reprocessId: property.slice(claimPrefix.length), planKey, phase, offsets: Coverage.fromJson(offsets), publishedAtMs };
 };
 
 /** The claims on a table: offsets whose rows, and whose Bronze, running backfills and DLQ replays need. */
@@ -51,8 +54,8 @@ const hullOf = (coverage: Coverage): Coverage => {
 
 type PlanName = Pick<ReprocessPlan, 'reprocessId'> & { planKey: string };
 
-const textOf = (planKey: string, phase: Claim['phase'], offsets: Coverage): string =>
-  JSON.stringify({ planKey, phase, offsets: offsets.toJson() } satisfies ClaimJson);
+const textOf = (planKey: string, offsets: Coverage, published?: { publishedAtMs: number }): string =>
+  JSON.stringify({ planKey, phase: published ? 'published' : 'staging', offsets: offsets.toJson(), ...published } satisfies ClaimJson);
 
 /** OFFSETS_CLAIMED while another claim overlaps, and `CLAIM_LOST` if an earlier run of the same name has published: it must be rolled forward. */
 export const takeClaim = async (catalog: Catalog, table: string, { reprocessId, planKey }: PlanName, offsets: Coverage, signal?: AbortSignal): Promise<void> => {
@@ -60,7 +63,7 @@ export const takeClaim = async (catalog: Catalog, table: string, { reprocessId, 
   const own = claimOf(await catalog.load(table), reprocessId);
   if (own?.planKey === planKey) return;
   await catalog.commit(table, {
-    commitId: `claim/${planKey}`, add: [], setProperties: { [propertyOf(reprocessId)]: textOf(planKey, 'staging', wanted) }, ...(signal ? { signal } : {}),
+    commitId: `claim/${planKey}`, add: [], setProperties: { [propertyOf(reprocessId)]: textOf(planKey, wanted) }, ...(signal ? { signal } : {}),
     check: (base) => {
       for (const claim of claimsOf(base)) {
         if (claim.reprocessId === reprocessId) {
@@ -95,7 +98,7 @@ export const publishingClaim = (version: TableVersion, { reprocessId, planKey }:
   const { phase, offsets } = claimIn(version);
   return {
     isPublished: phase === 'published',
-    setProperties: { [propertyOf(reprocessId)]: textOf(planKey, 'published', offsets) },
+    setProperties: { [propertyOf(reprocessId)]: textOf(planKey, offsets, { publishedAtMs: Date.now() }) },
     check: (base) => {
       if (claimIn(base).phase !== 'staging') throw new TidemarkError('COMMIT_CONFLICT', `${planKey}: published in ${base.name} meanwhile`);
     },
