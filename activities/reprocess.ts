@@ -1,15 +1,18 @@
 import type { ChunkRef, RefinedChunk, ReprocessActivities, ReprocessPublished, ReprocessRef } from '../src/contracts/reprocess.ts';
+import { refuseRecovered } from '../src/dlq/refuse-recovered.ts';
 import { loadLastResolutions, loadRefineResolutions } from '../src/dlq/resolutions.ts';
+import type { LastResolutions } from '../src/dlq/resolutions.ts';
 import { datasetOf } from '../src/datasets/pipeline.ts';
 import type { Pipeline } from '../src/datasets/pipeline.ts';
 import { TidemarkError, isTidemarkError } from '../src/domain/errors.ts';
 import { Coverage, IntervalSet, topicPartitionKey } from '../src/domain/offsets.ts';
+import type { DataFile } from '../src/lake/data-file.ts';
 import type { ObjectStore } from '../src/lake/object-store.ts';
 import type { Catalog } from '../src/lake/table.ts';
 import type { RefinePool } from '../src/refine/refine-pool.ts';
 import type { Resolution } from '../src/refine/transform.ts';
 import { OffsetsClaimedError, dropClaim, takeClaim } from '../src/reprocess/claims.ts';
-import { forgetStaging, loadChunk, loadPlan, loadStagedChunk, stageChunk } from '../src/reprocess/staging.ts';
+import { forgetStaging, loadChunk, loadPlan, loadStagedChunk, stageChunk, stagedChunks } from '../src/reprocess/staging.ts';
 import type { StagedChunk } from '../src/reprocess/staging.ts';
 import { asActivity } from './edge.ts';
 
@@ -70,10 +73,10 @@ export const createReprocessActivities = ({ catalog, store, pipeline, pool, isRu
     }
   };
 
-  /** Offsets of the plan that a DLQ replay recovered: their DLQ row and its resolution tell what became of the record. */
-  const recoveredOf = async (source: string, offsets: Coverage, signal: AbortSignal): Promise<Coverage> => {
+  /** Offsets that a DLQ replay recovered: their DLQ row and its resolution tell what became of the record. */
+  const recoveredIn = (last: LastResolutions): Coverage => {
     const recovered: [string, IntervalSet][] = [];
-    for (const { topic, partition, offset, row } of (await loadLastResolutions({ store, catalog, signal }, source, { coverage: offsets })).entries()) {
+    for (const { topic, partition, offset, row } of last.entries()) {
       if (row.action === 'recovered') recovered.push([topicPartitionKey(topic, partition), IntervalSet.of({ start: BigInt(offset), end: BigInt(offset) + 1n })]);
     }
     const places = Map.groupBy(recovered, ([key]) => key);
@@ -122,7 +125,13 @@ export const createReprocessActivities = ({ catalog, store, pipeline, pool, isRu
     replaceDlq: (ref) => asActivity(async ({ signal, report }) => {
       const { source, offsets, chunks, dlq } = await loadPlan(store, ref.planKey);
       if (dlq === 'keep') return nothing;
-      const keep = await recoveredOf(source, Coverage.fromJson(offsets), signal);
+      const last = await loadLastResolutions({ store, catalog, signal }, source, { coverage: Coverage.fromJson(offsets) });
+      const keep = recoveredIn(last);
+      if (!keep.isEmpty) {
+        const dlqFiles: DataFile[] = [];
+        for await (const staged of stagedChunks(store, ref.planKey, chunks)) dlqFiles.push(...staged.dlqFiles);
+        await refuseRecovered({ catalog, store, signal }, { source, reprocessId: ref.reprocessId, commitId: `${ref.planKey}/resolutions`, dlqFiles, last, nowMs: now() });
+      }
       return pool.run('replaceRows', { ...ref, source, table: 'dlq', chunks, offsets, keep: keep.toJson() }, { signal, onProgress: report });
     }),
 

@@ -18,6 +18,7 @@ import { replaceRows } from '../reprocess/replace-rows.ts';
 import type { ReprocessPublished } from '../contracts/reprocess.ts';
 import { createRegistryClient } from '../schema-registry/registry-client.ts';
 import { createSchemaStore } from '../schema-registry/schema-store.ts';
+import type { SchemaStore } from '../schema-registry/schema-store.ts';
 import { DecoderCache } from './decoders.ts';
 import type { DivertInput, DivertResult } from './divert.ts';
 import { divertBronze } from './divert.ts';
@@ -68,11 +69,11 @@ export interface TaskContext {
   store: ObjectStore;
   catalog: Catalog;
   pipeline: Pipeline;
+  schemas: SchemaStore;
 }
 
 /** What a thread runs, over one store and one pipeline. */
-export const createTaskRunners = ({ store, catalog, pipeline }: TaskContext, registryUrl: string): TaskRunners => {
-  const schemas = createSchemaStore({ store, registry: createRegistryClient({ url: registryUrl }) });
+export const createTaskRunners = ({ store, catalog, pipeline, schemas }: TaskContext): TaskRunners => {
   const decoders = new Map<string, DecoderCache>();
   const goldKeys = new GoldKeyCache(store);
   const decodersOf = (dataset: Dataset): DecoderCache => {
@@ -115,7 +116,7 @@ export const createTaskRunners = ({ store, catalog, pipeline }: TaskContext, reg
 };
 
 /** Opens what a thread needs from its config: one S3 client, one catalog, the pipeline module. */
-export const openTaskContext = async ({ s3, pipelineUrl }: ThreadConfig): Promise<TaskContext> => {
+export const openTaskContext = async ({ s3, schemaRegistry, pipelineUrl }: ThreadConfig): Promise<TaskContext> => {
   const { default: pipeline } = await import(pipelineUrl) as { default: Pipeline };
   const store = createS3ObjectStore({
     bucket: s3.bucket,
@@ -123,5 +124,8 @@ export const openTaskContext = async ({ s3, pipelineUrl }: ThreadConfig): Promis
     ...(s3.endpoint === undefined ? {} : { endpoint: s3.endpoint }),
     credentials: { accessKeyId: s3.accessKeyId, secretAccessKey: s3.secretAccessKey },
   });
-  return { store, pipeline, catalog: createObjectStoreCatalog({ store, namespace: pipeline.namespace }) };
+  return {
+    store, pipeline, catalog: createObjectStoreCatalog({ store, namespace: pipeline.namespace }),
+    schemas: createSchemaStore({ store, registry: createRegistryClient({ url: schemaRegistry.url }) }),
+  };
 };

@@ -36,7 +36,7 @@ const collectGarbage = (): void => {
 /** Opened with the first task; a failure to open fails that task and is tried again with the next. */
 let opened: Promise<TaskRunners> | undefined;
 const open = (): Promise<TaskRunners> => {
-  opened ??= openTaskContext(config).then((context) => createTaskRunners(context, config.schemaRegistry.url)).catch((error: unknown) => {
+  opened ??= openTaskContext(config).then(createTaskRunners).catch((error: unknown) => {
     opened = undefined;
     throw error;
   });

@@ -1,4 +1,8 @@
 import { randomUUID } from 'node:crypto';
+import { ApplicationFailure } from '@temporalio/common';
+import { MockActivityEnvironment } from '@temporalio/testing';
+import { createBackfillActivities } from '../../activities/backfill.ts';
+import { createReprocessActivities } from '../../activities/reprocess.ts';
 import type { DlqReplayInput, DlqReplayResult, ReplayMode } from '../../src/contracts/dlq-replay.ts';
 import { noReplayCounts, sumReplayCounts } from '../../src/contracts/dlq-replay.ts';
 import { bronzeFileSuffix } from '../../src/contracts/bronze.ts';
@@ -23,6 +27,9 @@ import { DecoderCache } from '../../src/refine/decoders.ts';
 import { GoldKeyCache } from '../../src/refine/gold-key-cache.ts';
 import { mergeGold } from '../../src/refine/merge-gold.ts';
 import { refineBronze } from '../../src/refine/refine.ts';
+import type { RefinePool } from '../../src/refine/refine-pool.ts';
+import { createTaskRunners } from '../../src/refine/refine-tasks.ts';
+import type { TaskName } from '../../src/refine/refine-tasks.ts';
 import { createSchemaStore } from '../../src/schema-registry/schema-store.ts';
 import { createMemoryObjectStore } from './memory-object-store.ts';
 
@@ -154,7 +161,36 @@ export const createDlqLake = async (store: ObjectStore = createMemoryObjectStore
       await steps.close(true);
       return { ...counts, goldRows, duplicates, notRefined, leftQuarantined: quarantined };
     },
-    audit: (): Promise<AuditReport> => auditConservation({ catalog, store, pipeline: marketData }),
+    /** A backfill over everything, by the product's activities; `between` runs before each of its steps, and after the last. */
+    async backfill(source: string, pipeline: Pipeline = marketData, between: (step: string) => Promise<void> = () => Promise.resolve()): Promise<void> {
+      const tasks = createTaskRunners({ store, catalog, pipeline, schemas });
+      const pool = { run: (name: TaskName, input: never) => tasks[name](input, { signal: new AbortController().signal, onProgress: () => {} }) } as unknown as Pick<RefinePool, 'run'>;
+      const backfill = createBackfillActivities({
+        catalog, store, pipeline, pool, chunkRowsMax: 10, offsetsOfMicroBatch: () => Promise.resolve(undefined), restoreBronze: () => Promise.resolve(Coverage.empty),
+      });
+      const activities = createReprocessActivities({ catalog, store, pipeline, pool, isRunning: () => Promise.resolve(true) });
+      const id = randomUUID();
+      const environment = new MockActivityEnvironment();
+      /** Tried again as Temporal would. */
+      const run = async <Input, Result>(activity: (input: Input) => Promise<Result>, input: Input): Promise<Result> => {
+        for (let attempts = 1; ; attempts += 1) {
+          try {
+            return await environment.run(activity, input);
+          } catch (error) {
+            if (!(error instanceof ApplicationFailure) || error.nonRetryable || attempts > 3) throw error;
+          }
+        }
+      };
+      const ref = await run(backfill.planBackfill, { id, reprocessId: `backfill/${id}`, source, range: { by: 'all' }, rowsPerSecond: null, parallelism: 1 } as const);
+      await run(activities.claimOffsets, ref);
+      for (let chunk = 0; chunk < ref.chunks; chunk += 1) await run(activities.refineChunk, { ...ref, chunk });
+      for (const step of ['replaceSilver', 'replaceDlq', 'replaceGold', 'finishReprocess'] as const) {
+        await between(step);
+        await run<typeof ref, unknown>(activities[step], ref);
+      }
+      await between('end');
+    },
+    audit: ({ now }: { now?: () => number } = {}): Promise<AuditReport> => auditConservation({ catalog, store, pipeline: marketData, ...(now ? { now } : {}) }),
   };
   return lake;
 };
