@@ -35,7 +35,7 @@ const program = command('audit', 'Check the promises on the data: every offset f
   .option('--range <offsets>', 'Only these offsets: <topic>/<partition>:<start>-<end>[,...], or <start>-<end>[,...] of every topic partition; repeatable', collect)
   .option('--keys-only', 'Decode the key columns only, and compare no checksums: faster, and blind to damage elsewhere')
   .option('--no-kafka', 'Leave the broker out')
-  .option('--no-record', 'Do not append the findings to audit_findings')
+  .option('--no-record', 'Do not append the findings to audit_findings, nor note there that it was audited')
   .option('--memory <MB>', 'Budget of bits and keys; what does not fit takes more passes', megabytesFrom(1), memoryBudgetBytesDefault / MiB)
   .option('--workflow', `Run as the Workflow ${auditWorkflowId} on a Temporal Worker, visible in the Web UI`)
   .option('--json', 'Print one JSON object on stdout')

@@ -14,7 +14,6 @@ import type { Config } from '../../src/config/config.ts';
 import { fetchTopicConfigs, setTopicConfig } from '../../src/kafka/topic-configs.ts';
 import { invariant } from '../../src/domain/errors.ts';
 import { RefinePool } from '../../src/refine/refine-pool.ts';
-import { createAuditMetrics } from '../../src/telemetry/audit-metrics.ts';
 import { withCommitMetrics } from '../../src/telemetry/commit-metrics.ts';
 import { withCommitSpans } from '../../src/telemetry/commit-spans.ts';
 import { createRegistryClient } from '../../src/schema-registry/registry-client.ts';
@@ -79,7 +78,7 @@ export const startTemporalWorker = async (config: Config, log: Logger, telemetry
   ]);
   const { store } = lake;
   const sources = pipeline.datasets.map(({ source }) => source);
-  const figures = telemetry && { microBatch: createMicroBatchMetrics(telemetry.metrics, sources), audit: createAuditMetrics(telemetry.metrics) };
+  const onMicroBatch = telemetry && createMicroBatchMetrics(telemetry.metrics, sources);
   telemetry?.metrics.set('batch_trigger_interval_seconds', {}, config.microBatch.triggerMs / 1_000);
   const measured = telemetry ? withCommitMetrics(lake.catalog, telemetry.metrics) : lake.catalog;
   const tracing = telemetry?.tracing ?? null;
@@ -105,12 +104,12 @@ export const startTemporalWorker = async (config: Config, log: Logger, telemetry
       })),
       createCompactionActivities({ catalog, pipeline, policies: config.compaction, pool: compactionPool }),
       createRetentionActivities(retention),
-      createAuditActivities({ audit: (input, options) => runAudit(config, input, options), ...(figures ? { onReport: figures.audit } : {}) }),
+      createAuditActivities({ audit: (input, options) => runAudit(config, input, options) }),
       createRetentionExtensionActivities({
         store, fetchConfigs: (topic) => fetchTopicConfigs(config.kafka.brokers, topic), setConfig: (topic, name, value) => setTopicConfig(config.kafka.brokers, topic, name, value),
       }),
       linked(createMicroBatchActivities({ catalog, store, pipeline, refinePool, mergePool, onEvent: (event) => {
-        figures?.microBatch(event);
+        onMicroBatch?.(event);
         logMicroBatch(log, event);
       } })),
       createDlqReplayActivities({ catalog, store, pipeline, refinePool, mergePool, registry, schemas: createSchemaStore({ store, registry }), topicPrefix: config.kafka.topicPrefix, isRunning: isRunningIn(temporal) }),

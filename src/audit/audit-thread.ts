@@ -8,7 +8,7 @@ import type { PackedError } from '../refine/thread-messages.ts';
 import { packError } from '../refine/thread-messages.ts';
 import type { AuditProgress } from './audit-run.ts';
 import { auditConservation } from './conservation.ts';
-import { recordFindings } from './finding-rows.ts';
+import { recordAudit } from './finding-rows.ts';
 import { Archive } from '../retention/archive.ts';
 import { fetchKafkaBounds } from './kafka-bounds.ts';
 import type { AuditThreadConfig, AuditThreadInput } from './run-audit.ts';
@@ -39,7 +39,7 @@ try {
     ...(input.withoutKafka ? {} : { kafka: (topic) => fetchKafkaBounds(kafka.brokers, topic) }),
     onProgress: (progress) => { answer({ kind: 'progress', progress }); },
   });
-  if (!input.withoutRecord) await recordFindings({ catalog, store, report });
+  if (!input.withoutRecord) await recordAudit({ catalog, store, report, isWhole: !input.sources && !input.range && !input.keysOnly });
   answer({ kind: 'done', report });
   store.close();
   archiveStore.close();

@@ -34,7 +34,7 @@ const youngGenerationMiB = 12;
 
 /**
  * Runs one audit in a thread of its own: its heap is bounded, and the process's event loop stays free (for the heartbeats
- * of a Temporal Worker). Findings are appended to `audit_findings`. An abort ends the thread at once: an audit leaves
+ * of a Temporal Worker). Its outcome goes to `audit_findings`. An abort ends the thread at once: an audit leaves
  * nothing half-done.
  *
  * @throws TidemarkError as auditConservation; BUDGET_EXCEEDED when the thread ran out of its heap.

@@ -1,19 +1,24 @@
-import { ingestGapsTable } from '../datasets/engine-tables.ts';
+import { lastAuditOf } from '../audit/last-audit.ts';
+import { auditPromises } from '../contracts/audit.ts';
+import type { AuditPromise } from '../contracts/audit.ts';
+import { auditFindingsTable, ingestGapsTable } from '../datasets/engine-tables.ts';
 import { pipelineTables } from '../datasets/pipeline.ts';
 import type { Pipeline } from '../datasets/pipeline.ts';
+import { loadDlqRate } from '../dlq/rates.ts';
 import { decodeSingleValue } from '../lake/iceberg/single-value.ts';
 import type { ObjectStore } from '../lake/object-store.ts';
-import type { Catalog, LiveFile } from '../lake/table.ts';
+import type { Catalog, LiveFile, TableVersion } from '../lake/table.ts';
 import type { Metrics } from './metrics.ts';
 
 export interface LakeMetricsOptions {
-  catalog: Pick<Catalog, 'load' | 'dataLocation'>;
+  catalog: Catalog;
   store: Pick<ObjectStore, 'keyOf' | 'list'>;
   pipeline: Pipeline;
   metrics: Metrics;
   /** Where retention keeps copies of a table's data files. */
   archive?: { store: Pick<ObjectStore, 'list'>; prefixOf(table: string): string };
   signal: AbortSignal;
+  nowMs?: () => number;
 }
 
 /** Looks between two listings of the metadata folders: they hold an object or more for each commit of a day. */
@@ -25,7 +30,7 @@ interface SeenTable { metadataLocation: string; partitions: Set<string> }
  * The gauges of the tables. Reads manifests alone, of tables that have changed since the last look, so that a look costs
  * little beside a stream; returns one look, to be repeated.
  */
-export const createLakeMetrics = ({ catalog, store, pipeline, metrics, archive, signal }: LakeMetricsOptions): (() => Promise<void>) => {
+export const createLakeMetrics = ({ catalog, store, pipeline, metrics, archive, signal, nowMs = Date.now }: LakeMetricsOptions): (() => Promise<void>) => {
   const seen = new Map<string, SeenTable>();
   let looks = 0;
 
@@ -67,6 +72,7 @@ export const createLakeMetrics = ({ catalog, store, pipeline, metrics, archive, 
     metrics.add('partitions_created_total', { table }, created);
     if (table === ingestGapsTable.name) setLastGaps(files, metrics);
     if (table === pipeline.dlqTable) setDlqRows(files, metrics);
+    if (table === auditFindingsTable.name) setLastAudit(version, metrics);
     seen.set(table, { metadataLocation: version.metadataLocation, partitions: new Set(bytes.keys()) });
   };
 
@@ -78,7 +84,11 @@ export const createLakeMetrics = ({ catalog, store, pipeline, metrics, archive, 
       await lookAt(name);
       if (listing) await Promise.all([countMetadata(name), countArchive(name)]);
     }
-    metrics.set('lake_figures_timestamp_seconds', {}, Date.now() / 1_000);
+    // Of the last hour: it changes also while no table does.
+    for (const dataset of pipeline.datasets) {
+      metrics.set('dlq_rate_percent', { source: dataset.source }, (await loadDlqRate({ catalog, pipeline }, dataset, nowMs())).percent ?? 0);
+    }
+    metrics.set('lake_figures_timestamp_seconds', {}, nowMs() / 1_000);
   };
 };
 
@@ -102,6 +112,15 @@ const setDlqRows = (files: readonly LiveFile[], metrics: Metrics): void => {
   // Rows that retention has purged leave no group of their own behind.
   metrics.remove('dlq_rows');
   for (const { source, errorType, count } of rows.values()) metrics.set('dlq_rows', { source, error_type: errorType }, count);
+};
+
+/** Whoever audited: this Temporal Worker, another one, or a command. Every promise has its series, so that one that holds again goes back to 0. */
+const setLastAudit = ({ properties }: TableVersion, metrics: Metrics): void => {
+  const last = lastAuditOf(properties);
+  if (last === null) return;
+  for (const promise of Object.keys(auditPromises) as AuditPromise[]) metrics.set('audit_findings', { promise }, last.findingsByPromise[promise] ?? 0);
+  metrics.set('audit_last_timestamp_seconds', {}, last.endedAtMs / 1_000);
+  metrics.set('audit_duration_seconds', {}, last.durationMs / 1_000);
 };
 
 /** A streaming worker that was started again no longer knows of its gaps; the table does. */

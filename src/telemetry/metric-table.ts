@@ -46,7 +46,7 @@ export const metricTable = {
   silver_records_valid_total: { type: 'counter', help: 'Rows published to Silver', labels: ['source'] },
   silver_records_invalid_total: { type: 'counter', help: 'Rows published to the DLQ', labels: ['source'] },
   validation_errors_total: { type: 'counter', help: 'Rows published to the DLQ by error type', labels: ['source', 'error_type'] },
-  dlq_rate_percent: { type: 'gauge', help: 'Share of refined rows that went to the DLQ, over the last hour of this process', labels: ['source'] },
+  dlq_rate_percent: { type: 'gauge', help: 'Share of the rows refined within the last hour that went to the DLQ, as the tables say', labels: ['source'] },
   dlq_rows: { type: 'gauge', help: 'Rows in the DLQ, open or resolved', labels: ['source', 'error_type'] },
   gold_records_written_total: { type: 'counter', help: 'Rows added to Gold', labels: ['source'] },
   duplicates_removed_total: { type: 'counter', help: 'Silver rows whose key Gold had already', labels: ['source'] },
@@ -77,7 +77,7 @@ export const metricTable = {
   workflows_failed_last_hour: { type: 'gauge', help: 'Workflow Executions that failed, were terminated or timed out within the last hour', labels: ['workflow_type'] },
   reprocess_progress_ratio: { type: 'gauge', help: 'Least advanced running backfill or DLQ replay, 0 to 1', labels: ['kind'] },
   reprocess_rows_remaining: { type: 'gauge', help: 'Rows that running backfills or DLQ replays still have before them', labels: ['kind'] },
-  audit_findings: { type: 'gauge', help: 'Findings of the last audit, by promise', labels: ['promise'] },
+  audit_findings: { type: 'gauge', help: 'Findings of the last audit, by promise, as audit_findings says; absent: never audited', labels: ['promise'] },
   audit_last_timestamp_seconds: { type: 'gauge', help: 'When the last audit ended (Unix time)', labels: [] },
   audit_duration_seconds: { type: 'gauge', help: 'How long the last audit took', labels: [] },
 

@@ -31,15 +31,12 @@ const lateRows = (files: readonly DataFile[], eventTime: string, { bucketMs, buc
 
 /** Shares and rates of one source within this process. */
 class SourceWindows {
-  /** Rows of Silver, rows of the DLQ. */
-  readonly refined: RateWindow;
   /** Rows added to Gold, duplicates. */
   readonly merged: RateWindow;
   readonly silver: RateWindow;
   readonly gold: RateWindow;
 
   constructor(nowMs: () => number) {
-    this.refined = new RateWindow(hourMs, nowMs);
     this.merged = new RateWindow(hourMs, nowMs);
     this.silver = new RateWindow(rateSpanMs, nowMs);
     this.gold = new RateWindow(rateSpanMs, nowMs);
@@ -60,8 +57,7 @@ export const createMicroBatchMetrics = (metrics: Metrics, sources: readonly stri
     }
   }
   metrics.collect(() => {
-    for (const [source, { refined, merged, silver, gold }] of windows) {
-      metrics.set('dlq_rate_percent', { source }, percent(refined));
+    for (const [source, { merged, silver, gold }] of windows) {
       metrics.set('deduplication_rate_percent', { source }, percent(merged));
       metrics.set('records_processed_per_second', { source, layer: 'silver' }, silver.perSecond());
       metrics.set('records_processed_per_second', { source, layer: 'gold' }, gold.perSecond());
@@ -77,7 +73,6 @@ export const createMicroBatchMetrics = (metrics: Metrics, sources: readonly stri
         metrics.add('silver_records_valid_total', { source }, rows);
         metrics.add('late_records_total', { source }, lateRows(files, eventTime, produced));
         metrics.observe('silver_batch_processing_time_seconds', { source }, (committedAtMs - startedAtMs) / 1_000);
-        window?.refined.add(rows, 0);
         window?.silver.add(rows);
         for (const [startMs, records] of produced.buckets) {
           metrics.observe('layer_freshness_seconds', { source, layer: 'silver' }, Math.max(0, committedAtMs - startMs - produced.bucketMs / 2) / 1_000, records);
@@ -88,7 +83,6 @@ export const createMicroBatchMetrics = (metrics: Metrics, sources: readonly stri
         for (const [errorType, rows] of Object.entries(event.rowsByType)) {
           metrics.add('silver_records_invalid_total', { source }, rows);
           metrics.add('validation_errors_total', { source, error_type: errorType }, rows);
-          window?.refined.add(0, rows);
         }
         break;
       case 'goldMerged': {

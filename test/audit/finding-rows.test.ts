@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest';
-import { recordFindings } from '../../src/audit/finding-rows.ts';
+import { recordAudit } from '../../src/audit/finding-rows.ts';
+import { lastAuditOf } from '../../src/audit/last-audit.ts';
 import { summaryOf } from '../../src/contracts/audit.ts';
 import type { AuditReport } from '../../src/contracts/audit.ts';
 import { auditFindingsTable } from '../../src/datasets/engine-tables.ts';
@@ -21,19 +22,25 @@ test('the findings of an audit are rows of audit_findings, once, with their exac
   await lake.store.delete([lake.store.keyOf(lake.bronzeFiles[0]!.filePath)]);
   const report = await lake.audit();
   const { catalog, store } = lake;
-  await recordFindings({ catalog, store, report });
-  await recordFindings({ catalog, store, report });
+  await recordAudit({ catalog, store, report, isWhole: true });
+  await recordAudit({ catalog, store, report, isWhole: true });
   const rows = await readFindings(lake);
   expect(rows).toHaveLength(report.findings.length);
   expect(rows).toContainEqual([report.auditId, 'bronze-covered', datasetOf('north').bronze.name, 'north.raw', 0, 0n, 150n]);
 });
 
-test('an audit without findings writes nothing', async () => {
+test('a whole audit without findings writes no row, only that it was; one of a part writes nothing', async () => {
   const lake = await createSmallLake();
   const { catalog, store } = lake;
+  const report = await lake.audit();
+  await catalog.ensureTable(auditFindingsTable);
   const before = store.requests.put;
-  await recordFindings({ catalog, store, report: await lake.audit() });
+  await recordAudit({ catalog, store, report, isWhole: false });
   expect(store.requests.put).toBe(before);
+  await recordAudit({ catalog, store, report, isWhole: true });
+  const { currentSnapshot, properties } = await catalog.load(auditFindingsTable.name);
+  expect(currentSnapshot).toBe(null);
+  expect(lastAuditOf(properties)).toEqual({ auditId: report.auditId, endedAtMs: report.startedAtMs + report.durationMs, durationMs: report.durationMs, findingsByPromise: {} });
 });
 
 test('a summary stays within a payload, whatever was found', () => {
