@@ -3,9 +3,10 @@ import { goldSummary } from '../contracts/properties.ts';
 import { microBatchWorkflowId } from '../contracts/micro-batch.ts';
 import type { Dataset } from '../datasets/dataset.ts';
 import { dlqResolutionsTable, ingestGapsTable } from '../datasets/engine-tables.ts';
+import { pipelineTables } from '../datasets/pipeline.ts';
 import type { Pipeline } from '../datasets/pipeline.ts';
 import { isTidemarkError } from '../domain/errors.ts';
-import { topicPartitionKey } from '../domain/offsets.ts';
+import { Coverage, topicPartitionKey } from '../domain/offsets.ts';
 import { decimalOf } from '../lake/parquet-schema.ts';
 import type { Field } from '../lake/schema.ts';
 import type { ObjectStore } from '../lake/object-store.ts';
@@ -133,6 +134,8 @@ export const createExplainer = ({ store, catalog, pipeline, topicPrefix, workflo
     if (!loaded) versions.set(name, loaded = loadOrNull(catalog, name));
     return loaded;
   };
+  // Begun before they are asked for: each takes a few requests after each other, and whatever is asked needs most of them.
+  for (const { name } of pipelineTables(pipeline)) version(name).catch(() => undefined);
   const options = signal ? { signal } : {};
   const reference = (workflowId: string): WorkflowReference => ({ workflowId, url: workflowUrl(workflowId) });
   const messageIdAt = (topic: string, partition: number, offset: bigint): string => messageIdsOf(topic, partition)(Number(offset));
@@ -327,7 +330,11 @@ export const createExplainer = ({ store, catalog, pipeline, topicPrefix, workflo
     return [...places.values()];
   };
 
-  return { explainPlace, findKey };
+  /** Every offset that Bronze covers. */
+  const bronzeCoverage = async (): Promise<Coverage> =>
+    (await Promise.all(pipeline.datasets.map(({ bronze: { name } }) => version(name)))).reduce((sum, table) => (table ? sum.union(table.coverage) : sum), Coverage.empty);
+
+  return { explainPlace, findKey, bronzeCoverage };
 };
 
 const verdictOf = ({ bronze, silver, dlq, gold, resolutions }: Omit<RecordStory, 'verdict'>, { isGoldCovered }: { isGoldCovered: boolean }): string => {

@@ -24,7 +24,8 @@ export interface MessageSearchOptions {
   threadsMax?: number;
 }
 
-const sliceOffsets = 250_000;
+/** Gone through in some twenty milliseconds: threads that share them end about together, and the newest records are found at once. */
+const sliceOffsets = 50_000;
 /** Fewer are gone through sooner than threads start. */
 const offsetsWithoutThreads = 100_000;
 const threadsMaxDefault = 4;

@@ -1,7 +1,7 @@
 import { isCodedColumn, isConstantColumn, isPackedColumn, packedPrefixBytes } from '../lake/columns.ts';
 import type { EncodableColumn, PackedColumn } from '../lake/columns.ts';
 import type { ObjectStore } from '../lake/object-store.ts';
-import { objectSource, openParquet, readColumns, readStoredColumns, rowGroupBounds } from '../lake/parquet-reader.ts';
+import { objectSource, openParquet, readStoredColumns, rowGroupBounds } from '../lake/parquet-reader.ts';
 import type { ParquetFile } from '../lake/parquet-reader.ts';
 import type { BoundsFilter, LiveFile, TableVersion } from '../lake/table.ts';
 
@@ -63,47 +63,60 @@ const packedRows = function* ({ packed, positions }: PackedColumn, text: string)
   }
 };
 
-const rowsWith = (column: EncodableColumn, rowCount: number, value: bigint | number | string): ReadonlySet<number> => {
-  const rows = new Set<number>();
-  const addAll = (holds: (row: number) => boolean): void => {
-    for (let row = 0; row < rowCount; row += 1) if (holds(row)) rows.add(row);
-  };
-  if (isPackedColumn(column)) {
-    if (typeof value === 'string') for (const row of packedRows(column, value)) rows.add(row);
-  } else if (isCodedColumn(column)) {
+/** Rows of a column that have the value. */
+const rowsWith = (column: EncodableColumn, rowCount: number, value: bigint | number | string): number[] => {
+  if (isPackedColumn(column)) return typeof value === 'string' ? [...packedRows(column, value)] : [];
+  const rows: number[] = [];
+  if (isCodedColumn(column)) {
     const codes = new Set(column.entries.flatMap((entry, code) => (entry === value ? [code] : [])));
-    if (codes.size > 0) addAll((row) => codes.has(column.codes[row]!));
+    if (codes.size > 0) column.codes.forEach((code, row) => void (codes.has(code) && rows.push(row)));
   } else if (isConstantColumn(column)) {
-    if (column.constant === value) addAll(() => true);
+    if (column.constant === value) for (let row = 0; row < rowCount; row += 1) rows.push(row);
   } else {
-    addAll((row) => column[row] === value);
+    // Of typed arrays: no number is made for a row that is another one.
+    for (let row = column.indexOf(value as never); row >= 0; row = column.indexOf(value as never, row + 1)) rows.push(row);
   }
   return rows;
 };
 
-/** Rows of one row group that meet all conditions. Texts first: they tell most, and cost least where there are none. */
-const matchingRows = async (file: ParquetFile, rowGroup: number, where: FindRows['where']): Promise<number[]> => {
-  let rows: number[] | undefined;
-  for (const [name, value] of Object.entries(where).sort(([, a], [, b]) => Number(typeof b === 'string') - Number(typeof a === 'string'))) {
-    const { rowCount, columns } = await readStoredColumns(file, { columns: [name], rowGroups: [rowGroup] });
-    const found = rowsWith(columns[name]!, rowCount, value);
-    rows = rows ? rows.filter((row) => found.has(row)) : [...found];
-    if (rows.length === 0) return [];
+/** One value of a column, without the others being made. */
+const valueAt = (column: EncodableColumn, row: number, isText: boolean): FoundValue => {
+  if (isPackedColumn(column)) {
+    const [start, end] = [column.positions[row]!, column.positions[row + 1]!];
+    if (start === end) return null;
+    const bytes = Uint8Array.from(column.packed.subarray(start + packedPrefixBytes, end));
+    return isText ? Buffer.from(bytes.buffer).toString('utf8') : bytes;
   }
-  return rows ?? [];
+  if (isCodedColumn(column)) return column.entries[column.codes[row]!]!;
+  return isConstantColumn(column) ? column.constant : column[row]!;
+};
+
+/**
+ * The rows of one row group. The condition whose column takes most bytes is looked at first, since it tells most; the other columns are
+ * read, in one go, only where it holds.
+ */
+const findInRowGroup = async (file: ParquetFile, rowGroup: number, { where }: FindRows, wanted: readonly string[], texts: ReadonlySet<string>): Promise<Omit<FoundRow, 'file'>[]> => {
+  const sizeOf = (name: string): bigint => file.chunk(rowGroup, file.leaf(name)).meta_data.total_compressed_size;
+  const [first, ...others] = Object.entries(where).sort(([a], [b]) => Number(sizeOf(b) - sizeOf(a)));
+  if (!first) return [];
+  const [name, value] = first;
+  const { rowCount, columns: { [name]: column } } = await readStoredColumns(file, { columns: [name], rowGroups: [rowGroup] });
+  const rows = rowsWith(column!, rowCount, value);
+  if (rows.length === 0) return [];
+  const names = [...new Set([...others.map(([other]) => other), ...wanted])].filter((other) => other !== name);
+  const columns: Record<string, EncodableColumn> = { ...(await readStoredColumns(file, { columns: names, rowGroups: [rowGroup] })).columns, [name]: column! };
+  const at = (of: string, row: number): FoundValue => valueAt(columns[of]!, row, texts.has(of));
+  return rows.filter((row) => others.every(([other, expected]) => at(other, row) === expected))
+    .map((row) => ({ rowGroup, row, values: Object.fromEntries(wanted.map((of) => [of, at(of, row)])) }));
 };
 
 const findInFile = async (store: ObjectStore, version: TableVersion, live: LiveFile, find: FindRows): Promise<FoundRow[]> => {
   const file = await openParquet(objectSource(store, store.keyOf(live.filePath), live.fileSizeBytes, find.signal ? { signal: find.signal } : {}));
+  const wanted = (find.columns ?? version.fields.map(({ name }) => name)).filter((name) => file.columnNames.includes(name));
+  const texts = new Set(version.fields.filter(({ type }) => type === 'string').map(({ name }) => name));
   const found: FoundRow[] = [];
   for (const rowGroup of rowGroupsOf(file, version, find)) {
-    const rows = await matchingRows(file, rowGroup, find.where);
-    if (rows.length === 0) continue;
-    const wanted = (find.columns ?? version.fields.map(({ name }) => name)).filter((name) => file.columnNames.includes(name));
-    const { columns } = await readColumns(file, { columns: wanted, rowGroups: [rowGroup] });
-    for (const row of rows) {
-      found.push({ file: live, rowGroup, row, values: Object.fromEntries(wanted.map((name) => [name, columns[name]![row] as FoundValue])) });
-    }
+    for (const row of await findInRowGroup(file, rowGroup, find, wanted, texts)) found.push({ file: live, ...row });
   }
   return found;
 };
