@@ -42,5 +42,5 @@ export const putBronzeFile = async (store: ObjectStore, { topic, partition, offs
   });
   const key = `bronze/${topic}/${String(partition)}/${String(at[0] ?? 0n)}.parquet`;
   await store.put(key, bytes);
-  return { filePath: store.location(key), recordCount: metrics.recordCount, fileSizeBytes: metrics.fileSizeBytes };
+  return { filePath: store.location(key), partition: { ingestion_timestamp: Number(ingestion / microsPerDay) }, ...metrics };
 };
