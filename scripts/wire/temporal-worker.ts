@@ -39,8 +39,6 @@ const cachedWorkflowsMax = 100;
 const compactionNiceness = 4;
 const idleThreadMsMax = 30_000;
 const backfillNiceness = 15;
-/** Figures of the lake and of visibility. */
-const lookEveryMs = 60_000;
 
 /** All activities under their names. Temporal knows one implementation for a name: a second one would silently take its place. */
 const oneOfEachName = (groups: readonly object[]): Record<string, (...args: never[]) => Promise<unknown>> => {
@@ -136,7 +134,7 @@ export const startTemporalWorker = async (config: Config, log: Logger, telemetry
     createWorkflowMetrics(temporal, telemetry.metrics),
   ] : [];
   const looking = looks.map((look) => repeatLook({
-    look, everyMs: lookEveryMs, signal: stopped.signal, onFailure: (error) => log.warn({ err: error }, 'figures for /metrics could not be read'),
+    look, everyMs: config.metrics.tablesEveryMs, signal: stopped.signal, onFailure: (error) => log.warn({ err: error }, 'figures for /metrics could not be read'),
   }));
   if (telemetry?.http) looking.push(startPage({ config, pipeline, http: telemetry.http, metrics: telemetry.metrics, catalog, store, temporal, log, signal: stopped.signal }).done);
   telemetry?.setReadiness(() => ({ ready: worker.getState() === 'RUNNING', worker: worker.getState() }));

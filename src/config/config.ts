@@ -44,6 +44,7 @@ const environmentSchema = z.object({
   PAGE_PROCESSES: z.string().default('').transform((text) => text.split(',').map((part) => part.trim()).filter((part) => part !== ''))
     .pipe(z.array(z.string().regex(/^[^=]+=https?:\/\/\S+$/, 'expected <name>=<base URL>'))).describe('Other processes whose memory the operator\'s page shows: <name>=<base URL of its metrics>, comma-separated'),
   METRICS_HOST: z.string().min(1).default('127.0.0.1').describe('Address that METRICS_PORT is bound to; anything else than localhost opens it to the network'),
+  METRICS_TABLES_EVERY_MS: integer(500, 300_000).default(60_000).describe('How often a Temporal Worker with METRICS_PORT reads the tables\' manifests and Temporal\'s visibility for /metrics'),
   RETENTION_POLICIES: z.string().default('').describe('How long rows stay, over the pipeline\'s own policies: <table>=<hot days>/<purge days>, <table>=<hot days>/never or <table>=keep, comma-separated'),
   ARCHIVE_BUCKET: z.string().regex(/^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$/, 'expected an S3 bucket name').optional().describe('Bucket of archived files, of the same S3 service; without it the lake\'s'),
   ARCHIVE_PREFIX: z.string().regex(/^(?!warehouse(?:\/|$)|staging(?:\/|$))[A-Za-z0-9._-]+(?:\/[A-Za-z0-9._-]+)*$/, 'expected a key prefix without a slash at its ends, other than the lake\'s own').default('archive').describe('Key prefix of archived files'),
@@ -86,7 +87,7 @@ export interface Config {
   readonly historyEventsMax: number;
   /** Port null: no HTTP server. */
   readonly page: { readonly token: string | undefined; readonly processes: readonly { readonly name: string; readonly url: string }[] };
-  readonly metrics: { readonly port: number | null; readonly host: string };
+  readonly metrics: { readonly port: number | null; readonly host: string; readonly tablesEveryMs: number };
   /** Endpoint null: no traces. */
   readonly traces: { readonly endpoint: string | null };
   /** Policies as text: they are checked against the pipeline's tables where it is loaded. */
@@ -134,7 +135,7 @@ export const loadConfig = (env: NodeJS.ProcessEnv = process.env): Config => {
     backfill: { threads: e.BACKFILL_THREADS },
     historyEventsMax: e.HISTORY_EVENTS_MAX,
     page: { token: e.PAGE_TOKEN, processes: e.PAGE_PROCESSES.map((text) => ({ name: text.slice(0, text.indexOf('=')), url: text.slice(text.indexOf('=') + 1).replace(/\/$/, '') })) },
-    metrics: { port: e.METRICS_PORT ?? null, host: e.METRICS_HOST },
+    metrics: { port: e.METRICS_PORT ?? null, host: e.METRICS_HOST, tablesEveryMs: e.METRICS_TABLES_EVERY_MS },
     traces: { endpoint: e.OTEL_EXPORTER_OTLP_ENDPOINT ?? null },
     retention: { policies: e.RETENTION_POLICIES, snapshotAgeMs: e.SNAPSHOT_AGE_HOURS * 3_600_000, snapshotsKept: e.SNAPSHOTS_KEPT_MIN, orphanGraceMs: e.ORPHAN_GRACE_MINUTES * 60_000 },
     archive: { bucket: e.ARCHIVE_BUCKET ?? e.TIDEMARK_BUCKET, prefix: e.ARCHIVE_PREFIX, storageClass: e.ARCHIVE_STORAGE_CLASS },
@@ -187,6 +188,7 @@ export const configToEnvironment = (config: Config): Record<string, string> => (
   PAGE_PROCESSES: config.page.processes.map(({ name, url }) => `${name}=${url}`).join(','),
   METRICS_PORT: config.metrics.port === null ? '' : String(config.metrics.port),
   METRICS_HOST: config.metrics.host,
+  METRICS_TABLES_EVERY_MS: String(config.metrics.tablesEveryMs),
   OTEL_EXPORTER_OTLP_ENDPOINT: config.traces.endpoint ?? '',
   RETENTION_POLICIES: config.retention.policies,
   ARCHIVE_BUCKET: config.archive.bucket,
