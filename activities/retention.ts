@@ -1,5 +1,5 @@
 import { Context } from '@temporalio/activity';
-import type { HeldRows, PlannedSweep, RetentionActivities, SweepPlan } from '../src/contracts/retention.ts';
+import type { ArchivedTotals, HeldRows, PlannedSweep, RetentionActivities, SweepPlan, SweptBatch } from '../src/contracts/retention.ts';
 import { isTidemarkError } from '../src/domain/errors.ts';
 import type { RetainedTable } from '../src/retention/policies.ts';
 import { planSweep } from '../src/retention/plan-sweep.ts';
@@ -9,7 +9,7 @@ import { tidyTable } from '../src/retention/orphans.ts';
 import type { TidyDeps } from '../src/retention/orphans.ts';
 import { asActivity } from './edge.ts';
 
-export interface RetentionDeps extends Omit<SweepDeps, 'signal' | 'catalog'>, Omit<TidyDeps, 'signal' | 'store' | 'pipeline' | 'now' | 'oldestWriterMs'> {
+export interface RetentionDeps extends Omit<SweepDeps, 'signal' | 'catalog'>, Omit<TidyDeps, 'signal' | 'store' | 'archive' | 'pipeline' | 'now' | 'oldestWriterMs'> {
   /** Tables that age; all others are only tidied. */
   tables: readonly RetainedTable[];
   /** Of all Workflow Executions but this one. */
@@ -28,6 +28,12 @@ const plannedSweep = ({ table, sweepId, batches, purges, partitions, held }: Swe
   held: held.slice(0, heldShown).map((one): HeldRows => ({ ...one, detail: one.detail.slice(0, detailCharsMax) })),
 });
 
+const archivedTotals = (batches: readonly SweptBatch[]): ArchivedTotals => {
+  const archived = batches.filter(({ outcome }) => outcome === 'archived');
+  const sum = (of: (batch: SweptBatch) => number): number => archived.reduce((total, batch) => total + of(batch), 0);
+  return { batches: archived.length, files: sum(({ files }) => files), rows: sum(({ rows }) => rows), bytes: sum(({ bytes }) => bytes) };
+};
+
 export const createRetentionActivities = (deps: RetentionDeps): RetentionActivities => {
   const { archive, tables } = deps;
   const aged = (name: string): RetainedTable | undefined => tables.find((table) => table.name === name);
@@ -36,8 +42,8 @@ export const createRetentionActivities = (deps: RetentionDeps): RetentionActivit
       const retained = aged(table);
       if (!retained) return { table, sweepId, batches: 0, purges: 0, files: 0, rows: 0, bytes: 0, held: [] };
       const sweep = { ...deps, signal };
-      await settleLeftovers(sweep, retained, sweepId);
-      return plannedSweep(await archive.keepPlan(await planSweep(sweep, retained, sweepId)));
+      const settled = archivedTotals(await settleLeftovers(sweep, retained, sweepId));
+      return { ...plannedSweep(await archive.keepPlan(await planSweep(sweep, retained, sweepId))), settled };
     }),
 
     archiveBatch: ({ table, sweepId, batch }) => asActivity(async ({ signal, report }) => {

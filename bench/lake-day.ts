@@ -144,7 +144,7 @@ const simulate = async (definition: TableDefinition, figures: Figures[]): Promis
   const limits = { snapshotAgeMs: dayMs, snapshotsKept: 20, orphanGraceMs: dayMs };
   await catalog.ensureTable({ ...definition });
   for (const name of ['ingest_gaps']) if (definition.name === dataset.bronze.name) await catalog.ensureTable({ name, fields: [{ id: 1, name: 'x', type: 'string', required: true }], partitionBy: [] });
-  await tidyTable({ catalog, store, pipeline: marketData, limits, oldestWriterMs: () => Promise.resolve(null), isRunning: () => Promise.resolve(false), now: () => nowMs }, definition.name);
+  await tidyTable({ catalog, store, archive: { list: () => Promise.resolve([]) }, pipeline: marketData, limits, oldestWriterMs: () => Promise.resolve(null), isRunning: () => Promise.resolve(false), now: () => nowMs }, definition.name);
   figures.push(await measure(store, definition, 'swept two days later'));
   return spent;
 };

@@ -6,7 +6,7 @@ import { searchAttributes } from '../src/contracts/visibility.ts';
 
 const { planSweep, archiveBatch, removeBatch, purgeArchive, tidyTable } = proxyActivities<RetentionActivities>({
   startToCloseTimeout: '6 hours',
-  heartbeatTimeout: '60 seconds',
+  heartbeatTimeout: '10 seconds',
   retry: { initialInterval: '1 second', backoffCoefficient: 2, maximumInterval: '1 minute', maximumAttempts: 50 },
 });
 
@@ -25,7 +25,7 @@ export async function retentionSweepWorkflow(input: RetentionSweepInput): Promis
   const { startTime, runId } = workflowInfo();
   const planned = carried?.planned ?? await planSweep({ table, sweepId: `${startTime.toISOString().replaceAll(/[-:]|\.\d+/g, '')}-${runId.slice(0, 8)}` });
   const { sweepId } = planned;
-  const archived = carried?.archived ?? { batches: 0, files: 0, rows: 0, bytes: 0 };
+  const archived = carried?.archived ?? { ...planned.settled ?? { batches: 0, files: 0, rows: 0, bytes: 0 } };
   let leftBatches = carried?.leftBatches ?? 0;
   const damaged = carried?.damaged ?? [];
   const first = carried?.nextBatch ?? 0;

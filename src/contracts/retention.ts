@@ -77,6 +77,8 @@ export interface PlannedSweep extends SweepRef {
   files: number;
   rows: number;
   bytes: number;
+  /** What an earlier sweep had left in the middle, and this one has ended. Absent in histories that are older than it. */
+  settled?: ArchivedTotals;
   /** At most a few. */
   held: HeldRows[];
 }

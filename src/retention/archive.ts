@@ -17,8 +17,9 @@ import type { Field, PartitionField } from '../lake/schema.ts';
  * - `archived`: the rows have left the table.
  * - `restoring`, `restored`: the rows go back, or are back, into the table.
  * - `purging`, `purged`: the copies go, or are gone. What the manifest says stays.
+ * - `forgetting`: the rows are in the table, or in another manifest. The copies go, and then the manifest.
  */
-export type ManifestState = 'copied' | 'archived' | 'restoring' | 'restored' | 'purging' | 'purged';
+export type ManifestState = 'copied' | 'archived' | 'restoring' | 'restored' | 'purging' | 'purged' | 'forgetting';
 
 /** States whose rows may be missing from the table with good reason. */
 const takenStates: ReadonlySet<ManifestState> = new Set(['copied', 'archived', 'restoring', 'purging', 'purged']);
@@ -196,11 +197,16 @@ export class Archive {
     }
   }
 
-  /** Forgets a manifest whose rows are all in the table, or in another manifest: the manifest goes first, so that nobody restores from half of the copies. */
-  async forget({ manifest }: StoredManifest): Promise<void> {
-    invariant(manifest.state === 'copied' || manifest.state === 'restored', () => `a manifest in state ${manifest.state} is not forgotten`);
-    await this.store.delete([this.manifestKey(manifest.table, manifest.manifestId)]);
-    await this.deleteCopies(manifest);
+  /**
+   * Forgets a manifest whose rows are all in the table, or in another manifest. The state changes first: whoever settled it otherwise
+   * meanwhile wins (COMMIT_CONFLICT), and one that died in the middle is found and ended by the next sweep.
+   */
+  async forget(stored: StoredManifest): Promise<void> {
+    const { state, table, manifestId } = stored.manifest;
+    invariant(state === 'copied' || state === 'restored' || state === 'forgetting', () => `a manifest in state ${state} is not forgotten`);
+    if (state !== 'forgetting') await this.change(stored, { state: 'forgetting' });
+    await this.deleteCopies({ table, manifestId });
+    await this.store.delete([this.manifestKey(table, manifestId)]);
   }
 
   async deleteCopies({ table, manifestId }: Pick<ArchiveManifest, 'table' | 'manifestId'>): Promise<void> {
@@ -237,6 +243,17 @@ const parseManifest = (key: string, body: Uint8Array): ArchiveManifest => {
 
 const offsetsOf = (manifests: readonly ArchiveManifest[]): Coverage =>
   Coverage.of(manifests.flatMap(({ offsets }) => Coverage.fromJson(offsets).entries()));
+
+/**
+ * Data files that are in no table yet, or may not be, and that a commit can still bring in: the rows that stay of a file that is only partly
+ * due, and what a restore has copied back. They are as old as their manifest, which may be old: no clean-up may take them.
+ */
+export const pendingFiles = (manifests: readonly StoredManifest[]): Set<string> =>
+  new Set(manifests.flatMap(({ manifest: { state, files, manifestId } }) => files.flatMap((file) =>
+    (state === 'copied' ? (file.kept ? [file.kept.filePath] : []) : state === 'restoring' ? [restoredPath(file, manifestId)] : []))));
+
+/** A name of its own: a sweep of orphan files may be about to delete the object under the old one. */
+export const restoredPath = ({ dataFile: { filePath } }: Pick<ArchivedFile, 'dataFile'>, manifestId: string): string => filePath.replace(/\.parquet$/, `.restored-${manifestId}.parquet`);
 
 /** Offsets whose rows retention took, or is about to take, out of a table: the law of conservation finds them in the archive. */
 export const takenOffsets = (manifests: readonly StoredManifest[]): Coverage =>

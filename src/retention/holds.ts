@@ -2,16 +2,20 @@ import type { HoldReason } from '../contracts/retention.ts';
 import type { Pipeline } from '../datasets/pipeline.ts';
 import { loadLastResolutions, stateOf } from '../dlq/resolutions.ts';
 import { readRows } from '../dlq/read-rows.ts';
-import { isTidemarkError } from '../domain/errors.ts';
+import { TidemarkError, isTidemarkError } from '../domain/errors.ts';
 import { Coverage } from '../domain/offsets.ts';
 import type { ObjectStore } from '../lake/object-store.ts';
 import type { Catalog, TableVersion } from '../lake/table.ts';
 import type { StoredManifest } from './archive.ts';
+import { claimsOf } from '../reprocess/claims.ts';
 import type { RetainedTable } from './policies.ts';
 import { OffsetCollector } from './row-offsets.ts';
 
 /** Tags of these Workflows pin what they work on. */
 const reprocessTags = ['backfill/', 'dlq-replay/'];
+const isReprocessTag = (tag: string): boolean => reprocessTags.some((prefix) => tag.startsWith(prefix));
+/** Offsets and names in a message. */
+const offsetsShown = 5;
 
 /** What must stay in a table although it is due. */
 export interface Holds {
@@ -80,7 +84,13 @@ export const reprocessTagsOf = async ({ catalog, pipeline }: Pick<HoldDeps, 'cat
   }
   const versions = await Promise.all([...names].map((name) => loadOrNull(catalog, name)));
   const tags = versions.flatMap((version) => Object.keys(version?.tags ?? {}));
-  return [...new Set(tags)].filter((tag) => reprocessTags.some((prefix) => tag.startsWith(prefix))).sort();
+  return [...new Set(tags)].filter(isReprocessTag).sort();
+};
+
+/** Asked in the very commit that takes rows out: a backfill or a DLQ replay may have begun since the holds were looked at. Bronze has its tag, Silver and the DLQ its claim. */
+export const refuseReprocessed = (base: TableVersion): void => {
+  const names = [...Object.keys(base.tags).filter(isReprocessTag), ...claimsOf(base).map(({ reprocessId }) => reprocessId)];
+  if (names.length > 0) throw new TidemarkError('COMMIT_CONFLICT', `${base.name}: expected no running backfill or DLQ replay to need its rows, found ${names.slice(0, offsetsShown).join(', ')}`);
 };
 
 export const loadHolds = async (deps: HoldDeps, table: RetainedTable, manifests: readonly StoredManifest[], nowMs: number): Promise<Holds> => {
@@ -105,7 +115,6 @@ export const loadHolds = async (deps: HoldDeps, table: RetainedTable, manifests:
   };
 };
 
-const offsetsShown = 5;
 const describeOffsets = (offsets: Coverage): string => {
   const all = offsets.entries().flatMap(([key, set]) => set.intervals.map(({ start, end }) => `${key} [${start}, ${end})`));
   return all.slice(0, offsetsShown).join(', ') + (all.length > offsetsShown ? `, and ${all.length - offsetsShown} more` : '');

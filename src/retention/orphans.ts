@@ -3,6 +3,8 @@ import { parseBronzeFileSuffix } from '../contracts/bronze.ts';
 import { ingestGapsTable } from '../datasets/engine-tables.ts';
 import type { Pipeline } from '../datasets/pipeline.ts';
 import { isTidemarkError } from '../domain/errors.ts';
+import type { Archive } from './archive.ts';
+import { pendingFiles } from './archive.ts';
 import type { Coverage } from '../domain/offsets.ts';
 import { IntervalSet, topicPartitionKey } from '../domain/offsets.ts';
 import type { ObjectStore } from '../lake/object-store.ts';
@@ -20,6 +22,8 @@ export interface TidyLimits {
 export interface TidyDeps {
   catalog: ObjectStoreCatalog;
   store: ObjectStore;
+  /** Its manifests name files that a commit may still bring in. */
+  archive: Pick<Archive, 'list'>;
   pipeline: Pipeline;
   limits: TidyLimits;
   /** When the oldest Workflow Execution began that may still commit files it has written; null: none runs. */
@@ -96,8 +100,8 @@ const mayBeReported = (suffix: string, settled: Coverage): boolean => {
 
 /**
  * Expires snapshots by age and count, bounds the metadata files, and deletes orphan files: those that no retained snapshot names, nor any
- * that was current within the grace period; that are older than it; that no staging object names; that were written before every
- * Workflow began that still runs; and, in Bronze, whose offsets the table has. Whatever cannot be proven stays.
+ * that was current within the grace period; that are older than it; that no staging object and no unfinished manifest of
+ * the archive names; that were written before every Workflow began that still runs; and, in Bronze, whose offsets the table has. Whatever cannot be proven stays.
  */
 export const tidyTable = async (deps: TidyDeps, table: string, onProgress?: (progress: { files: number }) => void): Promise<TidiedTable> => {
   const { catalog, store, limits, now = Date.now, signal } = deps;
@@ -107,6 +111,7 @@ export const tidyTable = async (deps: TidyDeps, table: string, onProgress?: (pro
   // The order counts: who runs and what is staged is asked before the table, so that what is committed in between is seen in it.
   const writerMs = await deps.oldestWriterMs();
   const staged = await sweepStaging(deps);
+  const pending = pendingFiles(await deps.archive.list(table));
   const settled = await settledOffsets(deps, table);
   const sinceMs = nowMs - limits.orphanGraceMs;
   const { locations, unknown } = await catalog.reachableFiles(table, sinceMs);
@@ -127,7 +132,7 @@ export const tidyTable = async (deps: TidyDeps, table: string, onProgress?: (pro
     for await (const { key, size, lastModifiedMs } of store.list(tableRoot + folder)) {
       signal?.throwIfAborted();
       const location = store.location(key);
-      if (lastModifiedMs > before || locations.has(location) || staged.has(location)) continue;
+      if (lastModifiedMs > before || locations.has(location) || staged.has(location) || pending.has(location)) continue;
       // Version files and the hint are the catalog's own: it bounds them by rules of their own.
       if (folder === 'metadata/' && !key.endsWith('.avro')) continue;
       if (folder === 'data/' && settled && mayBeReported(key.slice(dataRoot.length), settled)) continue;

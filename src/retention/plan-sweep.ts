@@ -180,7 +180,9 @@ export const planSweep = async (deps: SweepDeps, table: RetainedTable, sweepId: 
     if (isDue) partition.splitFiles += 1;
     if (dayText(lastDay) > partition.lastDay) partition.lastDay = dayText(lastDay);
   }
-  plan.batches = batchesOf(taken);
+  // What an earlier sweep has copied it also takes out, with the copies that are there.
+  const copied = new Set(manifests.flatMap(({ manifest: { state, files } }) => (state === 'copied' ? files.map(({ dataFile }) => dataFile.filePath) : [])));
+  plan.batches = batchesOf(taken.filter(({ file }) => !copied.has(file.filePath)));
   plan.partitions = [...partitions.values()].sort((a, b) => (a.partition < b.partition ? -1 : 1));
   return plan;
 };

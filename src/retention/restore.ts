@@ -1,8 +1,9 @@
+import { randomUUID } from 'node:crypto';
 import { TidemarkError, isTidemarkError } from '../domain/errors.ts';
 import { Coverage } from '../domain/offsets.ts';
 import type { DataFile } from '../lake/data-file.ts';
-import type { Archive, ArchivedFile, StoredManifest } from './archive.ts';
-import { archivedOffsets, hashObject } from './archive.ts';
+import type { Archive, ArchiveManifest, ArchivedFile, StoredManifest } from './archive.ts';
+import { archivedOffsets, hashObject, restoredPath } from './archive.ts';
 import type { SweepDeps } from './plan-sweep.ts';
 import type { RetainedTable } from './policies.ts';
 import { liveOffsets } from './row-offsets.ts';
@@ -36,8 +37,8 @@ export const archivedIntervals = async (archive: Archive, table: string, offsets
   return { archived: archived.intersect(offsets), purged: purged.subtract(archived).intersect(offsets) };
 };
 
-/** A name of its own: a sweep of orphan files may be about to delete the object under the old one. */
-const restoredPath = ({ dataFile: { filePath } }: ArchivedFile, manifestId: string): string => filePath.replace(/\.parquet$/, `.restored-${manifestId}.parquet`);
+/** In the table's properties while rows are put back: whoever wrote it last may commit them, once. */
+const ticketOf = (manifestId: string): string => `tidemark.restore.${manifestId}`;
 
 /**
  * Puts archived files back into their table: the very bytes, under a new name, checked by their SHA-256, in one table commit for
@@ -65,10 +66,17 @@ export const restoreArchive = async (deps: SweepDeps, table: RetainedTable, opti
 };
 
 const restoreManifest = async (deps: SweepDeps, table: RetainedTable, found: StoredManifest, options: RestoreOptions, result: RestoredRows): Promise<void> => {
-  const { archive, catalog, store, signal } = deps;
+  const { archive, store, signal } = deps;
   const { manifestId, files } = found.manifest;
-  const live = await liveOffsets(store, await catalog.load(table.name), table.role, Coverage.fromJson(found.manifest.offsets), signal);
-  const missing = files.filter(({ offsets }) => !live.overlaps(Coverage.fromJson(offsets)));
+  let stored = found;
+  const ticket = randomUUID();
+  if (!options.dryRun) {
+    // From here on no sweep purges the copies, nor takes what is put back.
+    stored = await archive.change(found, { state: 'restoring', restoredUntilMs: options.untilMs });
+    await setTicket(deps, table, manifestId, ticket);
+  }
+  // Looked at under the ticket: whoever had it before has committed by now, or never will.
+  const missing = await missingFiles(deps, table, found.manifest);
   result.alreadyThereFiles += files.length - missing.length;
   result.manifests.push(manifestId);
   for (const { dataFile } of missing) {
@@ -77,8 +85,6 @@ const restoreManifest = async (deps: SweepDeps, table: RetainedTable, found: Sto
     result.bytes += dataFile.fileSizeBytes;
   }
   if (options.dryRun) return;
-  // From here on no sweep purges the copies, nor takes what is put back.
-  const stored = await archive.change(found, { state: 'restoring', restoredUntilMs: options.untilMs });
   const add: DataFile[] = [];
   for (const file of missing) {
     signal?.throwIfAborted();
@@ -88,8 +94,27 @@ const restoreManifest = async (deps: SweepDeps, table: RetainedTable, found: Sto
     await copyBack(deps, file, key);
     add.push({ ...file.dataFile, filePath });
   }
-  if (add.length > 0) await commitRestored(deps, table, stored, add);
+  await commitRestored(deps, table, stored, ticket, add);
   await archive.change(stored, { state: 'restored' });
+};
+
+/** Files of a manifest none of whose rows are in the table. */
+const missingFiles = async ({ catalog, store, signal }: SweepDeps, table: RetainedTable, { files, offsets }: ArchiveManifest): Promise<ArchivedFile[]> => {
+  const live = await liveOffsets(store, await catalog.load(table.name), table.role, Coverage.fromJson(offsets), signal);
+  return files.filter((file) => !live.overlaps(Coverage.fromJson(file.offsets)));
+};
+
+const setTicket = async ({ catalog, signal }: SweepDeps, table: RetainedTable, manifestId: string, ticket: string | null): Promise<void> => {
+  await catalog.commit(table.name, { commitId: `restore-ticket/${manifestId}/${ticket ?? 'none'}`, add: [], setProperties: { [ticketOf(manifestId)]: ticket }, ...(signal ? { signal } : {}) });
+};
+
+/** A restore that was left in the middle, and whose time is up: its rows are all in the table, or the archive has them still. */
+export const settleRestore = async (deps: SweepDeps, table: RetainedTable, stored: StoredManifest): Promise<void> => {
+  const { manifest } = stored;
+  await setTicket(deps, table, manifest.manifestId, null);
+  const missing = await missingFiles(deps, table, manifest);
+  if (missing.length === 0) await deps.archive.change(stored, { state: 'restored' });
+  else if (missing.length === manifest.files.length) await deps.archive.change(stored, { state: 'archived', restoredUntilMs: null });
 };
 
 const copyBack = async ({ archive, store, signal }: SweepDeps, { archiveKey, sha256, dataFile: { fileSizeBytes } }: ArchivedFile, key: string): Promise<void> => {
@@ -99,10 +124,15 @@ const copyBack = async ({ archive, store, signal }: SweepDeps, { archiveKey, sha
   if (found !== sha256) throw new TidemarkError('CHECKSUM_MISMATCH', `restored copy ${key} of ${archiveKey}: expected ${fileSizeBytes} bytes with SHA-256 ${sha256}, found ${found}`);
 };
 
-const commitRestored = async ({ catalog, signal }: SweepDeps, table: RetainedTable, { manifest: { manifestId, offsets, changedAtMs } }: StoredManifest, add: readonly DataFile[]): Promise<void> => {
+const commitRestored = async ({ catalog, signal }: SweepDeps, table: RetainedTable, { manifest: { manifestId, offsets } }: StoredManifest, ticket: string, add: readonly DataFile[]): Promise<void> => {
+  const property = ticketOf(manifestId);
   try {
     await catalog.commit(table.name, {
-      commitId: `restore/${table.name}/${manifestId}/${changedAtMs}`, add,
+      commitId: `restore/${table.name}/${manifestId}/${ticket}`, add,
+      setProperties: { [property]: null },
+      check: ({ properties }) => {
+        if (properties[property] !== ticket) throw new TidemarkError('COMMIT_CONFLICT', `restore of ${manifestId} into ${table.name}: another one has begun, or has ended, since; repeated, it looks at the rows`);
+      },
       // Whoever asks for the rows goes by the coverage: it must still say that the table knew them.
       coveragePresent: table.role === 'dlq' ? Coverage.empty : Coverage.fromJson(offsets),
       summary: { 'tidemark.archive-manifest': manifestId, 'tidemark.restored': 'true' }, ...(signal ? { signal } : {}),

@@ -7,15 +7,16 @@ import { archiveBefore, dayOfMs } from '../domain/retention.ts';
 import type { DataFile } from '../lake/data-file.ts';
 import type { ParquetFile } from '../lake/parquet-reader.ts';
 import { readColumns } from '../lake/parquet-reader.ts';
-import type { LiveFile } from '../lake/table.ts';
+import type { LiveFile, TableVersion } from '../lake/table.ts';
 import type { ArchiveManifest, ArchivedFile, StoredManifest } from './archive.ts';
 import { hashObject } from './archive.ts';
-import { loadDlqState, loadHolds } from './holds.ts';
+import { loadDlqState, loadHolds, refuseReprocessed } from './holds.ts';
 import type { DlqState } from './holds.ts';
 import { dueByIngestion, dueByResolution, ingestionColumn, withoutHeld } from './plan-sweep.ts';
 import type { DueRows, SweepDeps } from './plan-sweep.ts';
 import type { RetainedTable } from './policies.ts';
-import { declaredOffsets, lineageOf, liveOffsets, offsetsOfRows, openDataFile } from './row-offsets.ts';
+import { settleRestore } from './restore.ts';
+import { declaredOffsets, lineageOf, offsetsOfRows, openDataFile } from './row-offsets.ts';
 import { dataFileOf, splitFile } from './split-file.ts';
 
 /** Object metadata: SHA-256 of the object's bytes, hex, as the streaming worker puts it. */
@@ -144,56 +145,56 @@ export const archiveBatch = async (deps: SweepDeps, table: RetainedTable, plan: 
 };
 
 /**
- * What became of a manifest whose removal has no known outcome: the rows themselves tell, file by file. None of its rows in
- * the table: they are gone, and this is their copy. All of them: the table has them, here or in a file that somebody wrote
- * anew, and the next sweep plans again. A part of them: that is left as it is, for a person; nothing is cleaned up on a guess.
+ * In the table's properties from the very commit that takes the rows of a manifest out: so the table tells, whatever became of the answer.
+ * It goes with a later such commit, when its manifest no longer depends on it.
  */
-const settle = async (deps: SweepDeps, table: RetainedTable, stored: StoredManifest): Promise<SweptBatch> => {
-  const { catalog, store, archive, signal } = deps;
+const markPrefix = 'tidemark.archived.';
+
+/**
+ * What became of a manifest whose removal has no known outcome: the table's mark tells. Without it nothing was taken out; and once a file
+ * of the manifest has left the table otherwise (a compaction, a backfill, another sweep), nothing can be any more, also not by a process
+ * that was asleep and wakes up now. Only then the copies are given up.
+ */
+const settle = async ({ catalog, archive }: SweepDeps, table: RetainedTable, stored: StoredManifest): Promise<SweptBatch> => {
   const { manifest } = stored;
-  const live = await liveOffsets(store, await catalog.load(table.name), table.role, Coverage.fromJson(manifest.offsets), signal);
-  const gone: ArchivedFile[] = [];
-  for (const file of manifest.files) {
-    const rows = live.intersect(Coverage.fromJson(file.offsets)).size;
-    if (rows === 0n) {
-      gone.push(file);
-    } else if (rows !== BigInt(file.dataFile.recordCount)) {
-      throw new TidemarkError('TABLE_CORRUPT', `archive manifest ${manifest.manifestId} of ${table.name}: expected all rows of ${file.dataFile.filePath} in the table or none, found ${rows} of ${file.dataFile.recordCount}; its copies are kept`);
-    }
-  }
-  if (gone.length === 0) {
-    await archive.forget(stored);
-    return sweptBatch(manifest, 'conflict');
-  }
-  return sweptBatch((await archive.change(stored, { state: 'archived', ...withFiles(gone) })).manifest, 'archived');
+  const version = await catalog.load(table.name);
+  if (version.properties[markPrefix + manifest.manifestId] !== undefined) return sweptBatch((await archive.change(stored, { state: 'archived' })).manifest, 'archived');
+  const live = new Set((await version.scan()).map(({ filePath }) => filePath));
+  if (!manifest.files.every(({ dataFile }) => live.has(dataFile.filePath))) await archive.forget(stored);
+  return sweptBatch(manifest, 'conflict');
 };
 
 /**
- * Takes the rows of an archived batch out of the table, in one table commit, if still nobody needs them. The files stay on
- * the store until no snapshot names them. Done again it changes nothing.
+ * Takes the rows of an archived batch out of the table, in one table commit, if still nobody needs them; else the copies wait for the next
+ * sweep. The files stay on the store until no snapshot names them. Done again it changes nothing.
  */
 export const removeBatch = async (deps: SweepDeps, table: RetainedTable, manifestId: string): Promise<SweptBatch> => {
   const { catalog, archive, now = Date.now, signal } = deps;
   const stored = await archive.find(table.name, manifestId);
   if (!stored) return nothing;
   const { manifest } = stored;
+  if (manifest.state === 'forgetting') {
+    await archive.forget(stored);
+    return sweptBatch(manifest, 'conflict');
+  }
   if (manifest.state !== 'copied') return sweptBatch(manifest, 'archived');
   const version = await catalog.load(table.name);
   const live = new Map((await version.scan()).map((file) => [file.filePath, file]));
   const isLive = manifest.files.map(({ dataFile }) => live.has(dataFile.filePath));
   if (isLive.includes(false)) return settle(deps, table, stored);
-  const holds = await loadHolds(deps, table, await archive.list(table.name), now());
+  const manifests = await archive.list(table.name);
+  const holds = await loadHolds(deps, table, manifests, now());
   const { held } = await withoutHeld(deps, table, version, holds, manifest.files.map(({ dataFile }) => ({ file: live.get(dataFile.filePath)!, rows: dataFile.recordCount })));
-  if (held.length > 0) {
-    // Somebody came in between. The rows are in the table, all of them: the copies are not needed.
-    await archive.forget(stored);
-    return sweptBatch(manifest, 'held');
-  }
+  // Somebody came in between. An earlier attempt that is only asleep may still take the rows out: so their copies stay.
+  if (held.length > 0) return sweptBatch(manifest, 'held');
+  await checkKept(deps, manifest);
   try {
     await catalog.commit(table.name, {
       commitId: `retention/${table.name}/${manifestId}`,
       add: manifest.files.flatMap(({ kept }) => (kept ? [kept] : [])),
       remove: manifest.files.map(({ dataFile }) => dataFile.filePath),
+      setProperties: { ...settledMarks(version, manifests), [markPrefix + manifestId]: String(now()) },
+      check: (base) => { refuseReprocessed(base); },
       summary: { 'tidemark.archive-manifest': manifestId },
       ...(signal ? { signal } : {}),
     });
@@ -204,11 +205,33 @@ export const removeBatch = async (deps: SweepDeps, table: RetainedTable, manifes
   return sweptBatch((await archive.change(stored, { state: 'archived' })).manifest, 'archived');
 };
 
-/** Manifests of earlier sweeps that were left in the middle: each is brought to an end by looking at the rows. */
+/** Marks whose manifests have left `copied`, which none comes back to: they go. */
+const settledMarks = ({ properties }: Pick<TableVersion, 'properties'>, manifests: readonly StoredManifest[]): Record<string, null> => {
+  const copied = new Set(manifests.filter(({ manifest: { state } }) => state === 'copied').map(({ manifest: { manifestId } }) => markPrefix + manifestId));
+  return Object.fromEntries(Object.keys(properties).filter((name) => name.startsWith(markPrefix) && !copied.has(name)).map((name) => [name, null]));
+};
+
+/** The rows that stay of split files are where the manifest says: they go into the table by the commit that takes the files out. */
+const checkKept = async ({ store }: SweepDeps, { manifestId, table, files }: ArchiveManifest): Promise<void> => {
+  for (const { kept } of files) {
+    if (!kept) continue;
+    const { size } = await store.head(store.keyOf(kept.filePath));
+    if (size !== kept.fileSizeBytes) throw new TidemarkError('CHECKSUM_MISMATCH', `archive manifest ${manifestId} of ${table}: expected ${kept.fileSizeBytes} bytes in ${kept.filePath}, which holds the rows that stay, found ${size}`);
+  }
+};
+
+/**
+ * Manifests of earlier sweeps that were left in the middle, and of restores whose time is up: each is brought to an end by looking at the
+ * rows.
+ */
 export const settleLeftovers = async (deps: SweepDeps, table: RetainedTable, sweepId: string): Promise<SweptBatch[]> => {
+  const { archive, now = Date.now } = deps;
   const settled: SweptBatch[] = [];
-  for (const { manifest } of await deps.archive.list(table.name)) {
-    if (manifest.state === 'copied' && !manifest.manifestId.startsWith(`${sweepId}-`)) settled.push(await removeBatch(deps, table, manifest.manifestId));
+  for (const stored of await archive.list(table.name)) {
+    const { state, manifestId, restoredUntilMs } = stored.manifest;
+    if (manifestId.startsWith(`${sweepId}-`)) continue;
+    if (state === 'copied' || state === 'forgetting') settled.push(await removeBatch(deps, table, manifestId));
+    else if (state === 'restoring' && (restoredUntilMs ?? 0) <= now()) await settleRestore(deps, table, stored);
   }
   return settled;
 };

@@ -42,7 +42,7 @@ export const createAgingLake = async ({ policies = {}, of }: AgingLakeOptions = 
   const tables = retainedTables(pipeline, policies);
   const deps: SweepDeps = { catalog: lake.catalog, store, archive, pipeline, now };
   const tidyDeps: TidyDeps = {
-    catalog: lake.catalog, store, pipeline, now, limits: { snapshotAgeMs: 2 * dayMs, snapshotsKept: 2, orphanGraceMs: dayMs },
+    catalog: lake.catalog, store, archive, pipeline, now, limits: { snapshotAgeMs: 2 * dayMs, snapshotsKept: 2, orphanGraceMs: dayMs },
     oldestWriterMs: () => Promise.resolve(null), isRunning: () => Promise.resolve(false),
   };
   const all: Reading[] = [...of?.all ?? []];
