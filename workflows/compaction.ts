@@ -5,7 +5,7 @@ import { searchAttributes } from '../src/contracts/visibility.ts';
 
 const { planCompaction, compactGroup } = proxyActivities<CompactionActivities>({
   startToCloseTimeout: '6 hours',
-  heartbeatTimeout: '60 seconds',
+  heartbeatTimeout: '10 seconds',
   retry: { initialInterval: '1 second', backoffCoefficient: 2, maximumInterval: '1 minute', maximumAttempts: 20 },
 });
 

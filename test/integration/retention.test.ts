@@ -1,8 +1,15 @@
 import { createHash, randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, expect, inject, test } from 'vitest';
+import { produceBadRecords } from '../../src/capture/bad-records.ts';
+import { createRegistryClient } from '../../src/schema-registry/registry-client.ts';
 import { openArchive } from '../../scripts/wire/retention.ts';
 import { auditConservation } from '../../src/audit/conservation.ts';
 import type { AuditReport } from '../../src/contracts/audit.ts';
+import type { BackfillInput, BackfillResult } from '../../src/contracts/backfill.ts';
+import { backfillWorkflowId, backfillWorkflowType } from '../../src/contracts/backfill.ts';
+import type { DlqReplayInput, DlqReplayResult } from '../../src/contracts/dlq-replay.ts';
+import { dlqReplayWorkflowId, dlqReplayWorkflowType, pauseReplaySignal, resumeReplaySignal } from '../../src/contracts/dlq-replay.ts';
+import { reprocessSignals } from '../../src/contracts/reprocess.ts';
 import { retentionSweepWorkflowId } from '../../src/contracts/retention.ts';
 import type { RetentionSweepResult } from '../../src/contracts/retention.ts';
 import { loadGeneratedTrades } from '../../src/capture/load-generated.ts';
@@ -83,6 +90,48 @@ test('with the stream running due rows go to the archive, come back byte for byt
   expect(rows.filter((row) => ids.has(row['message_id']))).toEqual(before.silver);
   expect((await auditWith()).findings).toEqual([]);
 }, 6 * minutes);
+
+test('beside a running backfill, a paused DLQ replay and the live stream sweeps take nothing that these need, say who needs it, and take all of it afterwards', async () => {
+  const { temporal, config, pipeline, lake } = running;
+  await produceBadRecords({ brokers: config.kafka.brokers, registry: createRegistryClient({ url: config.schemaRegistry.url }), exchange: 'binance', topicPrefix: config.kafka.topicPrefix });
+  await load(1_500, 3);
+  await running.untilMerged();
+  const aged = [bronzeTable, silverTable, pipeline.dlqTable];
+  const rowsNow = () => Promise.all([...aged, goldTable].map((table) => running.rows(table)));
+  const sweepHeld = async (by: string): Promise<void> => {
+    const [before, results] = [await rowsNow(), await sweepAhead(running, aged)];
+    for (const table of aged.filter((name) => name !== pipeline.dlqTable)) {
+      expect(results.get(table)!.archived.rows).toBe(0);
+      expect(results.get(table)!.held).toEqual([expect.objectContaining({ reason: 'reprocess', detail: expect.stringContaining(by) as string })]);
+    }
+    for (const [i, rows] of (await rowsNow()).entries()) expect(rows).toBeGreaterThanOrEqual(before[i]!);
+    expect((await auditWith(archive)).findings).toEqual([]);
+  };
+
+  const input: BackfillInput = { id: 'swept', source: 'binance-trades', range: { by: 'all' }, rowsPerSecond: null, parallelism: 1 };
+  const backfill = await temporal.workflow.signalWithStart(backfillWorkflowType, { workflowId: backfillWorkflowId('swept'), taskQueue: config.temporal.taskQueue, args: [input], signal: reprocessSignals.pause });
+  await expect.poll(async () => Object.keys((await lake.catalog.load(bronzeTable)).tags), { timeout: minutes }).toEqual([backfillWorkflowId('swept')]);
+  const live = load(1_000, 4);
+  await sweepHeld(backfillWorkflowId('swept'));
+  await backfill.signal(reprocessSignals.resume);
+  expect((await backfill.result() as BackfillResult).rows).toBeGreaterThan(1_000);
+  await live;
+  await running.untilMerged();
+
+  const replay = await temporal.workflow.signalWithStart(dlqReplayWorkflowType, {
+    workflowId: dlqReplayWorkflowId('swept'), taskQueue: config.temporal.taskQueue, signal: pauseReplaySignal,
+    args: [{ id: 'swept', selection: { source: 'binance-trades' }, mode: { mode: 'flag', reason: 'looked at' }, actor: 'test' } satisfies DlqReplayInput],
+  });
+  await expect.poll(async () => Object.keys((await lake.catalog.load(pipeline.dlqTable)).tags), { timeout: minutes }).toEqual([dlqReplayWorkflowId('swept')]);
+  await sweepHeld(dlqReplayWorkflowId('swept'));
+  await replay.signal(resumeReplaySignal);
+  expect((await replay.result() as DlqReplayResult).flagged).toBeGreaterThan(0);
+
+  const swept = await sweepAhead(running, aged);
+  for (const table of aged) expect([table, swept.get(table)!.held]).toEqual([table, []]);
+  expect([await running.rows(bronzeTable), await running.rows(silverTable)]).toEqual([0, 0]);
+  expect((await auditWith(archive)).findings).toEqual([]);
+}, 4 * minutes);
 
 test('the scripts print the plan by table and partition, sweep through the Temporal Worker, and refuse what they do not know', async () => {
   const { config } = running;
