@@ -94,6 +94,20 @@ async function measure(running: RunningPipeline, { rows, rate, rateSeconds, thre
     await loader.event((event) => event['event'] === 'stopped');
     await loader.stop();
   };
+  /** Seconds of each step, by the history of the Workflow. */
+  const stepsOf = async (id: string): Promise<Record<string, number>> => {
+    const { events } = await temporal.workflow.getHandle(backfillWorkflowId(id)).fetchHistory();
+    const msOf = ({ eventTime }: { eventTime?: { seconds?: unknown; nanos?: number | null } | null }): number => Number(eventTime?.seconds ?? 0) * 1_000 + (eventTime?.nanos ?? 0) / 1e6;
+    const steps: Record<string, number> = {};
+    const scheduled = new Map((events ?? []).flatMap((event) => (event.activityTaskScheduledEventAttributes ? [[String(event.eventId), { name: event.activityTaskScheduledEventAttributes.activityType?.name ?? '', ms: msOf(event) }] as const] : [])));
+    for (const event of events ?? []) {
+      const step = scheduled.get(String(event.activityTaskCompletedEventAttributes?.scheduledEventId ?? ''));
+      if (step) steps[step.name] = (steps[step.name] ?? 0) + (msOf(event) - step.ms) / 1_000;
+    }
+    const chunks = (events ?? []).filter(({ startChildWorkflowExecutionInitiatedEventAttributes: started, childWorkflowExecutionCompletedEventAttributes: ended }) => started || ended).map(msOf);
+    steps['refine'] = (Math.max(...chunks) - Math.min(...chunks)) / 1_000;
+    return steps;
+  };
   const backfill = async (id: string): Promise<number> => (await temporal.workflow.execute(backfillWorkflowType, {
     workflowId: backfillWorkflowId(id), taskQueue: config.temporal.taskQueue, priority: { priorityKey: 5 },
     args: [{ id, source, range: { by: 'all' }, rowsPerSecond: null, parallelism: threads * 2 } satisfies BackfillInput],
@@ -106,9 +120,11 @@ async function measure(running: RunningPipeline, { rows, rate, rateSeconds, thre
   await running.untilMerged();
   figures.push({ what: 'Kafka to Gold, load included', rows, seconds: (performance.now() - loadedFrom) / 1_000, rowsPerSecond: Math.round(rows / (performance.now() - loadedFrom) * 1_000), cpuSecondsPerMillion: await cpuOf(first) / rows * 1e6, peakRssBytes: first[0]!.peakRssBytes });
   await timed('backfill, one Temporal Worker', first, () => backfill('one'));
+  const steps: Record<string, Record<string, number>> = { one: await stepsOf('one') };
   const second = running.startProcess('temporal-worker-2', 'run-temporal-worker.ts');
   await second.event((event) => event['event'] === 'ready');
   await timed('backfill, two Temporal Workers', [...first, second], () => backfill('two'));
+  steps['two'] = await stepsOf('two');
   await second.stop();
 
   const delays: { what: string; p50: number | null; p99: number | null }[] = [];
@@ -130,10 +146,12 @@ async function measure(running: RunningPipeline, { rows, rate, rateSeconds, thre
     }
   }
   const { ok, findings } = await running.audit();
-  const report = { rows, threads, figures, delays, audit: { ok, findings: findings.length } };
+  const report = { rows, threads, figures, steps, delays, audit: { ok, findings: findings.length } };
   if (json) process.stdout.write(`${JSON.stringify(report)}\n`);
   else {
     process.stdout.write(`${table(['', 'rows', 'seconds', 'rows/s', 'CPU s/M', 'peak RSS'], figures.map((one) => [one.what, one.rows, one.seconds.toFixed(1), one.rowsPerSecond, one.cpuSecondsPerMillion.toFixed(1), megabytes(one.peakRssBytes)]))}\n`);
+    const names = [...new Set(Object.values(steps).flatMap((some) => Object.keys(some)))];
+    process.stdout.write(`\n${table(['seconds of', 'one Temporal Worker', 'two'], names.map((name) => [name, ...Object.values(steps).map((some) => (some[name] ?? 0).toFixed(1))]))}\n`);
     if (delays.length > 0) process.stdout.write(`\n${table(['Kafka to Gold', 'p50', 'p99'], delays.map(({ what, p50, p99 }) => [what, milliseconds(p50), milliseconds(p99)]))}\n`);
     process.stdout.write(`audit: ${ok ? 'every promise holds' : `${findings.length} findings`}\n`);
   }

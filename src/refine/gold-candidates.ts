@@ -202,6 +202,28 @@ export class PlannedOffsets {
     return this.numbers.get(topic)?.get(partition) ?? -1;
   }
 
+  /** The number of the topic partition of each row; −1: not a planned one. */
+  numbering(topics: EncodableBatch['columns'][string], partitions: EncodableBatch['columns'][string], rowCount: number): (row: number) => number {
+    const topicOf = textReader(topics, rowCount);
+    if (isConstantColumn(partitions) && isConstantColumn(topics)) {
+      const number = rowCount === 0 ? -1 : this.numberOf(topicOf(0), partitions.constant as number);
+      return () => number;
+    }
+    const numbers = spreadColumn(partitions, rowCount) as Int32Array;
+    let topic: string | undefined;
+    let partition = -1;
+    let number = -1;
+    return (row) => {
+      const named = topicOf(row);
+      if (named !== topic || numbers[row] !== partition) {
+        topic = named;
+        partition = numbers[row]!;
+        number = this.numberOf(topic, partition);
+      }
+      return number;
+    };
+  }
+
   has(number: number, offsets: BigInt64Array, words: Int32Array, row: number): boolean {
     return this.filters[number]!.has(offsets, words, row);
   }
@@ -344,7 +366,7 @@ export class Candidates {
     this.reserve(taken.length);
     const isWhole = taken.length === group.rowCount;
     const offsets = spreadColumn(values[columns.offset]!, group.rowCount) as BigInt64Array;
-    const numberOfRow = this.numbering(values, columns, group.rowCount);
+    const numberOfRow = this.planned.numbering(values[columns.topic]!, values[columns.partition]!, group.rowCount);
     const start = this.count;
     if (isWhole) {
       this.hashes.set(hashes, start * keyWords);
@@ -376,29 +398,6 @@ export class Candidates {
     return this.count <= rowsMax;
   }
 
-  /** The planned topic partition of a row. */
-  private numbering(values: EncodableBatch['columns'], columns: MergeColumns, rowCount: number): (row: number) => number {
-    const topicOf = textReader(values[columns.topic]!, rowCount);
-    const partitions = values[columns.partition]!;
-    if (isConstantColumn(partitions) && isConstantColumn(values[columns.topic]!)) {
-      const number = this.planned.numberOf(topicOf(0), partitions.constant as number);
-      return () => number;
-    }
-    const numbers = spreadColumn(partitions, rowCount) as Int32Array;
-    let topic: string | undefined;
-    let partition = -1;
-    let number = -1;
-    return (row) => {
-      const named = topicOf(row);
-      if (named !== topic || numbers[row] !== partition) {
-        topic = named;
-        partition = numbers[row]!;
-        number = this.planned.numberOf(topic, partition);
-      }
-      return number;
-    };
-  }
-
   private select(
     group: CandidateGroup, values: EncodableBatch['columns'], columns: MergeColumns, bucket: { partition: PartitionTuple; gold: TableDefinition; dimensions: readonly PartitionDimension[] }, range: TimeRange | undefined,
   ): Uint32Array {
@@ -407,7 +406,7 @@ export class Candidates {
     if (!(offsets instanceof BigInt64Array) || !(partitions instanceof Int32Array || (isConstantColumn(partitions) && partitions.constant !== null))) {
       throw new TidemarkError('FILE_UNREADABLE', `${group.file.filePath}: expected ${columns.partition} and ${columns.offset} in every row`);
     }
-    const numberOfRow = this.numbering(values, columns, group.rowCount);
+    const numberOfRow = this.planned.numbering(values[columns.topic]!, values[columns.partition]!, group.rowCount);
     const words = new Int32Array(offsets.buffer, offsets.byteOffset, offsets.length * 2);
     const micros = range ? microsOf(spreadColumn(values[columns.eventTime]!, group.rowCount), columns.eventTime) : undefined;
     let inBucket: Uint32Array | undefined;
@@ -458,6 +457,12 @@ export class Candidates {
   find(hashes: Uint32Array, at: number): number {
     invariant(this.index, 'candidates are searched before settleBatch');
     return this.index.find(hashes, at);
+  }
+
+  /** Below 0: the candidate's lineage is less than that of the offset in the planned topic partition `number`. */
+  compare(at: number, number: number, offset: bigint): number {
+    const own = this.offsets[at]!;
+    return this.numbers[at]! - number || (own < offset ? -1 : own > offset ? 1 : 0);
   }
 
   lineage(at: number): Lineage {

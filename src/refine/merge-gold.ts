@@ -1,6 +1,7 @@
 import { createHash, randomUUID } from 'node:crypto';
 import { goldSummary } from '../contracts/properties.ts';
 import { goldIngestionField, type Dataset } from '../datasets/dataset.ts';
+import { eachAtOnce } from '../domain/at-once.ts';
 import { TidemarkError, invariant, isTidemarkError } from '../domain/errors.ts';
 import { Coverage, type CoverageJson } from '../domain/offsets.ts';
 import { spreadColumn, type ColumnValues, type ConstantColumn } from '../lake/columns.ts';
@@ -13,7 +14,7 @@ import type { Field, PartitionTuple, PrimitiveType } from '../lake/schema.ts';
 import type { Catalog, CommitRequest, LiveFile, TableVersion } from '../lake/table.ts';
 import {
   bucketName, Candidates, candidateBytes, compareLineage, estimateRows, EventTimes, KeySet, lostNothing, lostToGold, PlannedOffsets, planBuckets,
-  type Bucket, type Lineage, type MergeColumns, type TimedRows, type TimeRange,
+  type Bucket, type MergeColumns, type TimedRows, type TimeRange,
 } from './gold-candidates.ts';
 import { GoldHold, throwIfHeld } from './gold-holds.ts';
 import type { FileReference, GoldKeyCache } from './gold-key-cache.ts';
@@ -90,6 +91,8 @@ export interface MergeGoldResult {
 }
 
 const budgetBytesDefault = 64 << 20;
+/** Buckets that a replacement works on at once: one waits for the store while the other is decided. They share the budget. */
+const replacedAtOnce = 2;
 const attemptsDefault = 20;
 /** Silver files up to this size are fetched whole: they are copied almost whole. */
 const wholeFileBytesMax = 16 << 20;
@@ -268,6 +271,7 @@ class GoldMerge {
   private readonly buckets: readonly PlannedBucket[];
   private readonly replacement: Replacement | undefined;
   private readonly isPlanned: (file: ParquetFile, rowGroup: number) => boolean;
+  private readonly bucketsAtOnce: number;
   private readonly rowsMax: number;
   private readonly retainedBytesMax: number;
   private units: MergeUnit[] | undefined;
@@ -292,8 +296,9 @@ class GoldMerge {
     this.buckets = plan.buckets;
     this.replacement = plan.replacement;
     this.isPlanned = mayGroupHoldOffsets(dataset.gold.fields, rowLineage, planned);
+    this.bucketsAtOnce = plan.replacement ? Math.max(1, Math.min(replacedAtOnce, plan.buckets.length)) : 1;
     // Growing arrays are copied: half of the budget is the copy.
-    this.rowsMax = Math.max(1, Math.floor(budgetBytes / 2 / candidateBytes));
+    this.rowsMax = Math.max(1, Math.floor(budgetBytes / 2 / candidateBytes / this.bucketsAtOnce));
     this.retainedBytesMax = budgetBytes / 2;
   }
 
@@ -335,11 +340,11 @@ class GoldMerge {
     if (this.units) {
       for (const [index, unit] of this.units.entries()) this.units[index] = await this.settle(unit, base, attempts);
     } else {
-      const units: MergeUnit[] = [];
-      for (const bucket of this.buckets) {
-        for await (const unit of this.load(bucket)) units.push(await this.settle(unit, base, attempts));
-      }
-      this.units = units;
+      const units = this.buckets.map((): MergeUnit[] => []);
+      await eachAtOnce(this.buckets, this.bucketsAtOnce, async (bucket, index) => {
+        for await (const unit of this.load(bucket)) units[index]!.push(await this.settle(unit, base, attempts));
+      });
+      this.units = units.flat();
     }
     const units = this.units;
     const unsure = this.unsureOf(base);
@@ -556,24 +561,24 @@ class GoldMerge {
     const source = await this.openGold(file);
     if (!this.isPlanned(source, group)) return undefined;
     const { topic, partition, offset, eventTime } = this.columns;
-    const { columns, rowCount } = await readColumns(source, { columns: [topic, partition, offset, eventTime], rowGroups: [group] });
-    const topics = columns[topic] as string[];
-    const partitions = columns[partition] as Int32Array;
-    const offsets = columns[offset] as BigInt64Array;
-    const times = columns[eventTime] as BigInt64Array;
+    const { columns, rowCount } = await readStoredColumns(source, { columns: [topic, partition, offset, eventTime], rowGroups: [group] });
+    const numberOfRow = this.offsets.numbering(columns[topic]!, columns[partition]!, rowCount);
+    const offsets = spreadColumn(columns[offset]!, rowCount) as BigInt64Array;
+    const times = spreadColumn(columns[eventTime]!, rowCount) as BigInt64Array;
     const words = new Int32Array(offsets.buffer, offsets.byteOffset, offsets.length * 2);
     const { start, end } = { start: BigInt(unit.range.start), end: BigInt(unit.range.end) };
     let replaced: Uint8Array | undefined;
+    let removed: Uint8Array | undefined;
     for (let row = 0; row < rowCount; row += 1) {
-      const number = this.offsets.numberOf(topics[row]!, partitions[row]!);
+      const number = numberOfRow(row);
       if (number < 0 || !this.offsets.has(number, offsets, words, row)) continue;
       replaced ??= new Uint8Array(rowCount);
       replaced[row] = 1;
       if (times[row]! < start || times[row]! >= end) continue;
-      removedRows(unit, file, group, rowCount)[row] = 1;
+      removed ??= removedRows(unit, file, group, rowCount);
+      removed[row] = 1;
       const successor = candidates.find(hashes, row * keyWords);
-      const lineage: Lineage = { topic: topics[row]!, partition: partitions[row]!, offset: offsets[row]! };
-      if (successor < 0 || compareLineage(candidates.lineage(successor), lineage) > 0) unit.orphanedKeys.add(hashes, row * keyWords);
+      if (successor < 0 || candidates.compare(successor, number, offsets[row]!) > 0) unit.orphanedKeys.add(hashes, row * keyWords);
     }
     return replaced;
   }

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import type { Dataset } from '../datasets/dataset.ts';
 import { dlqTable } from '../datasets/engine-tables.ts';
+import { eachAtOnce } from '../domain/at-once.ts';
 import { invariant } from '../domain/errors.ts';
 import type { CoverageJson } from '../domain/offsets.ts';
 import { Coverage } from '../domain/offsets.ts';
@@ -72,6 +73,10 @@ export interface RefineDeps {
 
 /** Of an encoded row; trades take some 90. */
 const bytesPerRowExpected = 100;
+/** Footers that are fetched side by side: they are small, and the time goes in waiting. */
+const openedAtOnce = 8;
+/** A row group up to this size is fetched while the one before it is transformed; of larger ones there is only one in memory. */
+const rowsReadAhead = 25_000;
 /** Files that are on their way to the store while the next one is encoded. */
 const putsAtOnce = 4;
 
@@ -100,11 +105,11 @@ export const refineBronze = async (deps: RefineDeps, input: RefineInput): Promis
   const plan = { silver: Coverage.fromJson(input.silver), dlq: Coverage.fromJson(input.dlq) };
   const planned = plan.silver.union(plan.dlq);
   const bronzeFiles: { file: ParquetFile; groups: number[] }[] = [];
-  for (const { filePath, fileSizeBytes } of input.bronzeFiles) {
+  await eachAtOnce(input.bronzeFiles, openedAtOnce, async ({ filePath, fileSizeBytes }, index) => {
     signal?.throwIfAborted();
     const file = await openParquet(objectSource(store, store.keyOf(filePath), fileSizeBytes, signal ? { signal } : {}));
-    bronzeFiles.push({ file, groups: plannedRowGroups(file, dataset.bronze, planned) });
-  }
+    bronzeFiles[index] = { file, groups: plannedRowGroups(file, dataset.bronze, planned) };
+  });
   const transform = new BronzeTransform({
     dataset,
     rowsMax: bronzeFiles.reduce((sum, { file, groups }) => sum + groups.reduce((rows, group) => rows + file.rowGroupRows[group]!, 0), 0),
@@ -113,10 +118,21 @@ export const refineBronze = async (deps: RefineDeps, input: RefineInput): Promis
     ...(input.resolutions ? { resolutions: input.resolutions } : {}),
   });
   let rows = 0;
-  for (const [file, group] of bronzeFiles.flatMap(({ file, groups }) => groups.map((group) => [file, group] as const))) {
+  const parts = bronzeFiles.flatMap(({ file, groups }) => groups.map((group) => ({ file, group })));
+  const read = ({ file, group }: { file: ParquetFile; group: number }): Promise<EncodableBatch> => {
+    const reading = readStoredColumns(file, { columns: [...bronzeColumnsRead], rowGroups: [group] });
+    // A failure is told where it is awaited.
+    reading.catch(() => undefined);
+    return reading;
+  };
+  let ahead: Promise<EncodableBatch> | undefined;
+  for (const [index, part] of parts.entries()) {
     signal?.throwIfAborted();
     const started = performance.now();
-    const bronze = await readStoredColumns(file, { columns: [...bronzeColumnsRead], rowGroups: [group] });
+    const reading = ahead ?? read(part);
+    const following = parts[index + 1];
+    ahead = following && following.file.rowGroupRows[following.group]! <= rowsReadAhead ? read(following) : undefined;
+    const bronze = await reading;
     timings.read += performance.now() - started;
     const decoders = await deps.decoders.lookUp(transform.schemaIds(bronze));
     timed('transform', () => { transform.append(bronze, decoders); });
