@@ -3,9 +3,11 @@ import type { ChildProcess } from 'node:child_process';
 import { createWriteStream } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { once } from 'node:events';
+import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { TidemarkError } from '../../src/domain/errors.ts';
+import { cacheFolder } from '../../src/stack/index.ts';
 import { stopsWithStdin } from '../cli.ts';
 
 export interface ChildOptions {
@@ -28,6 +30,8 @@ export interface ChildOptions {
  */
 export const serviceNodeArguments = ['--max-semi-space-size=4'] as const;
 
+/** Processes start again and again, in a fault run a hundred times: what Node compiled the first time is kept. */
+const compiledFolder = process.env['NODE_COMPILE_CACHE'] ?? join(cacheFolder(process.env), 'compiled');
 const sampleEveryMs = 500;
 const restartDelayMs = 200;
 const stopDeadlineMs = 20_000;
@@ -110,7 +114,7 @@ export class ScriptProcess {
     const { script, args = [], env, logFile, restarts } = this.options;
     const path = fileURLToPath(new URL(`../${script}`, import.meta.url));
     // The pipe closes when this process ends, however it ends, and the script stops then.
-    const child = spawn(process.execPath, [...serviceNodeArguments, path, ...args], { env: { ...(typeof env === 'function' ? env() : env), [stopsWithStdin]: '1' }, stdio: ['pipe', 'pipe', 'pipe'] });
+    const child = spawn(process.execPath, [...serviceNodeArguments, path, ...args], { env: { NODE_COMPILE_CACHE: compiledFolder, ...(typeof env === 'function' ? env() : env), [stopsWithStdin]: '1' }, stdio: ['pipe', 'pipe', 'pipe'] });
     child.stdin!.on('error', () => {});
     this.child = child;
     const log = createWriteStream(logFile, { flags: 'a' });

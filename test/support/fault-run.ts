@@ -1,6 +1,5 @@
 import { randomUUID } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { ScriptProcess } from '../../scripts/wire/child-process.ts';
 import { produceBadRecords } from '../../src/capture/bad-records.ts';
@@ -14,7 +13,6 @@ import { microBatchWorkflowId } from '../../src/contracts/micro-batch.ts';
 import { streamWorkflowId } from '../../src/contracts/stream.ts';
 import { fetchOffsetBounds } from '../../src/kafka/topics.ts';
 import { createRegistryClient } from '../../src/schema-registry/registry-client.ts';
-import { cacheFolder } from '../../src/stack/index.ts';
 import type { Stack, StackEndpoints } from '../../src/stack/index.ts';
 import { crashEnvironment } from './crash-point.ts';
 import type { CrashPoint } from './crash-point.ts';
@@ -197,8 +195,6 @@ export const runFaults = async (options: FaultRunOptions): Promise<FaultRunResul
   };
   let running: RunningPipeline | undefined;
   const processOf = (name: string): ScriptProcess | undefined => (name === 'temporal-worker' ? running?.temporalWorker : running?.streamingWorker);
-  // Processes start a hundred times in a run: what Node compiled the first time is kept.
-  const startsFast = { NODE_COMPILE_CACHE: join(cacheFolder(process.env), 'compiled') };
   const killNow = ({ name, pid }: ScriptProcess): void => {
     if (pid === undefined) return;
     lives.set(name, { name: 'any moment', afterMs: 0 });
@@ -206,14 +202,14 @@ export const runFaults = async (options: FaultRunOptions): Promise<FaultRunResul
   };
   const beforeLife = (name: string): Record<string, string> => {
     const killer = killers[name];
-    if (!killer || !wanted.has(killer.kind) || isOver()) return startsFast;
+    if (!killer || !wanted.has(killer.kind) || isOver()) return {};
     const life = planLife(killer.random, killer.points, killer.startMs);
     lives.set(name, life);
     setTimeout(() => {
       const target = processOf(name);
       if (lives.get(name) === life && target && !isOver()) killNow(target);
     }, life.afterMs);
-    return { ...startsFast, ...(life.point ? crashEnvironment(life.point) : {}) };
+    return life.point ? crashEnvironment(life.point) : {};
   };
   const onRestart = (name: string, how: string): void => {
     const where = `${name}: ${how === 'SIGKILL' ? lives.get(name)?.name ?? 'any moment' : how}`;
