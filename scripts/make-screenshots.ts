@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 import '../src/config/require-node.ts';
-import { mkdir } from 'node:fs/promises';
+import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -15,6 +15,7 @@ import { createRegistryClient } from '../src/schema-registry/registry-client.ts'
 import { startStack } from '../src/stack/index.ts';
 import { findFreePorts } from '../src/stack/ports.ts';
 import { launchBrowser } from '../test/support/browser.ts';
+import { whileReprocessIsPaused } from '../test/support/paused-reprocess.ts';
 import { startPipelineOn } from '../test/support/pipeline-processes.ts';
 import type { RunningPipeline } from '../test/support/pipeline-processes.ts';
 import { ProgressLine, command, exitOk, runCommand, stopSignal } from './cli.ts';
@@ -24,23 +25,54 @@ const folderDefault = fileURLToPath(new URL('../docs/images', import.meta.url));
 const source = 'binance-trades';
 const shownMs = 120_000;
 const batchesSeen = 4;
+const detailsEveryMs = 3_000;
+/** Of several chunks one is refined when it is paused. */
+const [batchRowsMax, backfillRowsPerSecond] = [4_000, 400];
 const desktop = { viewport: { width: 1440, height: 900 } };
 const phone = { viewport: { width: 390, height: 844 }, colorScheme: 'dark', deviceScaleFactor: 2 } as const;
 
-const program = command('make-screenshots', 'Run the pipeline on real servers of its own and take the pictures of the docs: the operator\'s page (light, and dark on a phone) and the Temporal Web UI')
+const program = command('make-screenshots', 'Run the pipeline on real servers of its own and take the pictures of the docs: the operator\'s page (light, dark, and on a phone) and the Temporal Web UI')
   .option('--folder <path>', 'Where to', folderDefault)
-  .option('--seconds <n>', 'How long the trades flow before the pictures are taken', Number, 90)
+  .option('--seconds <n>', 'How long the trades flow before the pictures are taken', Number, 60)
   .option('--rate <n>', 'Trades a second of each exchange', Number, 200)
   .option('--json', 'Print one JSON object');
+
+/**
+ * A picture by the browser's own protocol: Playwright's first runs code in every frame, and waits for ever on the Web UI's, which may run none.
+ */
+const capture = async (page: Page, path: string, fullPage: boolean): Promise<void> => {
+  const session = await page.context().newCDPSession(page);
+  const { cssContentSize: { width, height } } = await session.send('Page.getLayoutMetrics');
+  const { data } = await session.send('Page.captureScreenshot', { format: 'png', ...(fullPage ? { captureBeyondViewport: true, clip: { x: 0, y: 0, width, height, scale: 1 } } : {}) });
+  await writeFile(path, Buffer.from(data, 'base64'));
+};
 
 const pictureOf = async (browser: Browser, options: Parameters<Browser['newPage']>[0], url: string, path: string, ready: (page: Page) => Promise<unknown>, fullPage = false): Promise<void> => {
   const page = await browser.newPage(options);
   try {
     await page.goto(url, { timeout: shownMs });
     await ready(page);
-    await page.screenshot({ path, fullPage });
+    await capture(page, path, fullPage);
   } finally {
     await page.close();
+  }
+};
+
+const shown = (page: Page, text: string): Promise<unknown> => page.getByText(text).first().waitFor({ timeout: shownMs });
+
+/** The page of a running Workflow's metadata, once its current details are there: the Web UI asks the Workflow for them. */
+const detailsShown = async (page: Page): Promise<void> => {
+  const tab = page.getByTestId('user-metadata-tab');
+  await tab.waitFor({ timeout: shownMs });
+  // Not a click: the tabs move until the whole history has been drawn.
+  await page.goto(new URL(await tab.getAttribute('href') ?? '', page.url()).href, { timeout: shownMs });
+  const deadline = Date.now() + shownMs;
+  const details = page.locator('iframe').nth(2).contentFrame().getByText('Kafka to Gold').first();
+  while (!(await details.isVisible())) {
+    if (Date.now() > deadline) throw new Error('the Temporal Web UI: expected the current details of a stream, found none');
+    // A query that came while the Workflow was busy leaves the page empty; this asks again.
+    await page.keyboard.press('r');
+    await sleep(detailsEveryMs);
   }
 };
 
@@ -67,7 +99,7 @@ await runCommand<{ folder: string; seconds: number; rate: number; json?: boolean
   try {
     const [pagePort, streamingPort] = await findFreePorts(2);
     const running = await startPipelineOn(stack.endpoints, {
-      environment: { TEMPORAL_NAMESPACE: 'market-data', TIDEMARK_TOPIC_PREFIX: '', LOG_LEVEL: 'warn' },
+      environment: { TEMPORAL_NAMESPACE: 'market-data', TIDEMARK_TOPIC_PREFIX: '', LOG_LEVEL: 'warn', BATCH_ROWS_MAX: String(batchRowsMax) },
       beforeLife: (name): Record<string, string> => (name === 'temporal-worker'
         ? { METRICS_PORT: String(pagePort), PAGE_PROCESSES: `streaming worker=http://127.0.0.1:${streamingPort}` }
         : { METRICS_PORT: String(streamingPort) }),
@@ -76,13 +108,12 @@ await runCommand<{ folder: string; seconds: number; rate: number; json?: boolean
     const fed = feed(running, rate, AbortSignal.any([signal, enough.signal]));
     try {
       progress.done(`Trades flow for ${seconds} s …`);
-      await sleep(seconds * 500, undefined, { signal });
-      await running.temporal.workflow.execute(auditWorkflowType, { workflowId: auditWorkflowId, taskQueue: running.config.temporal.taskQueue, args: [{}], staticSummary: 'Audit of all sources' });
-      await sleep(seconds * 500, undefined, { signal });
       // On a busy machine the pictures wait until there is something to see.
-      while ((await Promise.all(running.pipeline.datasets.map((dataset) => running.state(dataset.source).then(({ recent }) => recent.length, () => 0)))).some((done) => done < batchesSeen)) {
-        await sleep(1_000, undefined, { signal });
-      }
+      const untilBatches = async (wanted: number): Promise<void> => {
+        while ((await Promise.all(running.pipeline.datasets.map((dataset) => running.state(dataset.source).then(({ recent }) => recent.length, () => 0)))).some((done) => done < wanted)) {
+          await sleep(1_000, undefined, { signal });
+        }
+      };
       await mkdir(folder, { recursive: true });
       const files: string[] = [];
       const take = async (name: string, options: Parameters<Browser['newPage']>[0], url: string, ready: (page: Page) => Promise<unknown>, fullPage = false): Promise<void> => {
@@ -91,22 +122,25 @@ await runCommand<{ folder: string; seconds: number; rate: number; json?: boolean
         files.push(join(folder, name));
         await pictureOf(browser, options, url, join(folder, name), ready, fullPage);
       };
-      const drawn = (page: Page): Promise<unknown> => page.waitForSelector('#stream-kraken-trades .spark path', { timeout: shownMs, state: 'attached' });
-      await take('operator-page.png', desktop, `http://127.0.0.1:${pagePort}`, drawn, true);
-      await take('operator-page-phone.png', phone, `http://127.0.0.1:${pagePort}`, drawn);
+      await untilBatches(batchesSeen);
+      // While its history is short: the Web UI draws every event, and again with each new one.
+      const stream = webUiUrl(running.config, streamWorkflowId(source))!;
+      await take('web-ui-stream.png', desktop, stream, (page) => shown(page, 'commitBronze'));
+      await take('web-ui-details.png', desktop, stream, detailsShown);
       const { batch } = (await running.state(source)).recent.at(-1)!;
-      const shown = (page: Page, text: string): Promise<unknown> => page.getByText(text).first().waitFor({ timeout: shownMs });
-      await take('web-ui-workflows.png', desktop, webUiWorkflowsUrl(running.config)!, (page) => shown(page, streamWorkflowId(source)));
-      await take('web-ui-details.png', desktop, webUiUrl(running.config, streamWorkflowId(source))!, async (page) => {
-        const tab = page.getByTestId('user-metadata-tab');
-        await tab.waitFor({ timeout: shownMs });
-        // Not a click: the tabs move until the whole history has been drawn.
-        await page.goto(new URL(await tab.getAttribute('href') ?? '', page.url()).href, { timeout: shownMs });
-        // The Web UI draws Markdown in frames: summary, details, and what changes.
-        await page.locator('iframe').nth(2).contentFrame().getByText('Kafka to Gold').first().waitFor({ timeout: shownMs });
-      });
-      await take('web-ui-stream.png', desktop, webUiUrl(running.config, streamWorkflowId(source))!, (page) => shown(page, 'commitBronze'));
       await take('web-ui-micro-batch.png', desktop, webUiUrl(running.config, microBatchWorkflowId(source, batch))!, (page) => shown(page, 'mergeGold'));
+      await sleep(seconds * 1_000, undefined, { signal });
+      await running.temporal.workflow.execute(auditWorkflowType, { workflowId: auditWorkflowId, taskQueue: running.config.temporal.taskQueue, args: [{}], staticSummary: 'Audit of all sources' });
+      await whileReprocessIsPaused(running, { backfillOf: source, replayOf: 'kraken-trades', rowsPerSecond: backfillRowsPerSecond }, async ({ backfillId }) => {
+        const drawn = async (page: Page): Promise<void> => {
+          await page.waitForSelector('#stream-kraken-trades .spark path', { timeout: shownMs, state: 'attached' });
+          await page.getByRole('progressbar', { name: backfillId }).waitFor({ timeout: shownMs });
+        };
+        await take('operator-page.png', desktop, `http://127.0.0.1:${pagePort}`, drawn, true);
+        await take('operator-page-dark.png', { ...desktop, colorScheme: 'dark' }, `http://127.0.0.1:${pagePort}`, drawn, true);
+        await take('operator-page-phone.png', phone, `http://127.0.0.1:${pagePort}`, drawn);
+        await take('web-ui-workflows.png', desktop, webUiWorkflowsUrl(running.config)!, (page) => shown(page, backfillId));
+      });
       if (json) process.stdout.write(`${JSON.stringify({ files })}\n`);
       else process.stdout.write(`${files.join('\n')}\n`);
       return exitOk;

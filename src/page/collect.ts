@@ -1,10 +1,11 @@
 import type { Client, WorkflowExecutionInfo } from '@temporalio/client';
+import { lastAuditOf } from '../audit/last-audit.ts';
 import { auditWorkflowType } from '../contracts/audit.ts';
-import type { AuditSummary } from '../contracts/audit.ts';
 import { microBatchWorkflowId } from '../contracts/micro-batch.ts';
 import { stateQuery, streamWorkflowId } from '../contracts/stream.ts';
 import type { StreamState } from '../contracts/stream.ts';
 import type { Dataset } from '../datasets/dataset.ts';
+import { auditFindingsTable } from '../datasets/engine-tables.ts';
 import type { Pipeline } from '../datasets/pipeline.ts';
 import { readRows } from '../dlq/read-rows.ts';
 import type { ObjectStore } from '../lake/object-store.ts';
@@ -222,15 +223,21 @@ export const createCollector = (deps: CollectDeps): Collector => {
     }));
   };
 
+  /** What the last audit came to is in its table, whoever ran it; that one runs, or failed since, only Temporal knows. */
   const loadAudit = async (): Promise<AuditView | null> => {
-    const [last] = await listed(`WorkflowType = '${auditWorkflowType}'`, 1);
-    if (!last) return null;
-    const { workflowId, runId, status, startTime, closeTime } = last;
-    const view = { workflowId, atMs: (closeTime ?? startTime).getTime(), findings: 0, promises: [], url: workflowUrl(workflowId) };
-    if (status.name === 'RUNNING') return { ...view, state: 'running' };
-    if (status.name !== 'COMPLETED') return { ...view, state: 'failed' };
-    const summary = await deps.bounded(() => client.workflow.getHandle(workflowId, runId).result()) as AuditSummary;
-    return { ...view, state: summary.ok ? 'clean' : 'findings', findings: summary.findingsTotal, promises: Object.keys(summary.findingsByPromise) };
+    const [{ properties }, [run]] = await Promise.all([catalog.load(auditFindingsTable.name), listed(`WorkflowType = '${auditWorkflowType}'`, 1)]);
+    const last = lastAuditOf(properties);
+    const ofRun = run && { findings: 0, promises: [], url: workflowUrl(run.workflowId) };
+    const isOver = run?.status.name === 'COMPLETED';
+    if (run && ofRun && run.status.name === 'RUNNING') return { ...ofRun, state: 'running', atMs: run.startTime.getTime() };
+    if (run?.closeTime && ofRun && !isOver && run.closeTime.getTime() > (last?.endedAtMs ?? 0)) return { ...ofRun, state: 'failed', atMs: run.closeTime.getTime() };
+    if (last === null) return null;
+    const promises = Object.keys(last.findingsByPromise);
+    return {
+      state: promises.length === 0 ? 'clean' : 'findings', atMs: last.endedAtMs, promises,
+      findings: Object.values(last.findingsByPromise).reduce((sum, findings) => sum + findings, 0),
+      url: isOver && run.startTime.getTime() <= last.endedAtMs && last.endedAtMs <= (run.closeTime?.getTime() ?? 0) ? workflowUrl(run.workflowId) : null,
+    };
   };
 
   const processView = async ({ name, load }: CollectDeps['processes'][number]): Promise<ProcessView> => {

@@ -63,13 +63,16 @@ const isAllowed = ({ headers }: IncomingMessage, token: string): boolean => {
 
 /** Adds the operator's page to the server: `/`, its files, `/api/page`, the live `/events`, and with a token what steers the streams. */
 export const addPageRoutes = (server: Pick<HttpServer, 'route'>, { collector, controls, signal, onFailure, watchedEveryMs = 2_000, idleEveryMs = 10_000 }: PageOptions): { done: Promise<void> } => {
+  const release = createHash('sha256');
   for (const { path, file, type } of files) {
     const body = readFileSync(new URL(`./client/${file}`, import.meta.url));
+    release.update(body);
     server.route('GET', path, ({ response }) => {
       response.writeHead(200, { ...pageHeaders, 'content-type': type, 'content-length': body.length }).end(body);
     });
   }
 
+  const releaseId = release.digest('hex').slice(0, 16);
   let snapshot: PageSnapshot | null = null;
   const watchers = new Set<ServerResponse>();
   let wake = new AbortController();
@@ -119,7 +122,7 @@ export const addPageRoutes = (server: Pick<HttpServer, 'route'>, { collector, co
       return;
     }
     response.writeHead(200, { ...pageHeaders, 'content-type': 'text/event-stream; charset=utf-8', 'cache-control': 'no-store', 'x-accel-buffering': 'no' });
-    response.write('retry: 2000\n\n');
+    response.write(`retry: 2000\n\n${frame('page', releaseId)}`);
     if (snapshot) send(response, frame('snapshot', snapshot) + frame('history', collector.history()));
     watchers.add(response);
     if (watchers.size === 1) wake.abort();

@@ -74,11 +74,11 @@ export interface ProcessView {
 }
 
 export interface AuditView {
-  workflowId: string;
   state: 'running' | 'clean' | 'findings' | 'failed';
   atMs: number;
   findings: number;
   promises: string[];
+  /** Null where it was no Workflow, or not the last one. */
   url: string | null;
 }
 
@@ -105,7 +105,7 @@ export interface PageSnapshot {
   dlq: { reasons: DlqReasonView[]; /** Rows whose reason was not read yet. */ unread: number };
   reprocesses: ReprocessView[];
   processes: ProcessView[];
-  /** Null: none was run as a Workflow. */
+  /** Null: never audited. */
   audit: AuditView | null;
   /** Parts that could not be read just now. */
   problems: string[];

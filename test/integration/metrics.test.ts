@@ -1,22 +1,16 @@
-import { randomUUID } from 'node:crypto';
 import { readFileSync, readdirSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import type { WorkflowHandle } from '@temporalio/client';
 import { produceBadRecords } from '../../src/capture/bad-records.ts';
 import { loadGeneratedTrades } from '../../src/capture/load-generated.ts';
 import { auditWorkflowId, auditWorkflowType } from '../../src/contracts/audit.ts';
-import type { BackfillInput } from '../../src/contracts/backfill.ts';
-import { backfillWorkflowId, backfillWorkflowType } from '../../src/contracts/backfill.ts';
-import { dlqReplayWorkflowId, dlqReplayWorkflowType, pauseReplaySignal } from '../../src/contracts/dlq-replay.ts';
-import type { DlqReplayInput } from '../../src/contracts/dlq-replay.ts';
-import type { ReprocessProgress } from '../../src/contracts/reprocess.ts';
-import { progressQuery, reprocessSignals } from '../../src/contracts/reprocess.ts';
 import { createRegistryClient } from '../../src/schema-registry/registry-client.ts';
 import { findOnPath } from '../../src/stack/install.ts';
 import { metricTable } from '../../src/telemetry/metric-table.ts';
+import { whileReprocessIsPaused } from '../support/paused-reprocess.ts';
+import type { PausedReprocess } from '../support/paused-reprocess.ts';
 import { startPrometheus } from '../support/prometheus.ts';
 import { promqlUse } from '../support/promql.ts';
 import { startPipeline } from '../support/running-pipeline.ts';
@@ -64,36 +58,10 @@ beforeAll(async () => {
 }, 3 * minutes);
 afterAll(() => running?.stop(), minutes);
 
-interface Paused { backfill: WorkflowHandle; replay: WorkflowHandle; progress: ReprocessProgress }
-/** Beside a backfill that stands still with a part of its rows refined, and a DLQ replay before its first record. Both leave the tables as they were. */
-const whilePaused = async (look: (paused: Paused) => Promise<void>): Promise<void> => {
+const whilePaused = async (look: (paused: PausedReprocess) => Promise<void>): Promise<void> => {
   await running.withSink((sink) => loadGeneratedTrades({ sink, exchange: 'kraken', seed: 5, trades: 2_500, symbols: ['BTC/USD'] }));
   await running.untilMerged();
-  const { temporal, config: { temporal: { taskQueue } } } = running;
-  const id = randomUUID();
-  const backfill = await temporal.workflow.start(backfillWorkflowType, {
-    workflowId: backfillWorkflowId(id), taskQueue, args: [{ id, source: 'kraken-trades', range: { by: 'all' }, rowsPerSecond: 400, parallelism: 1 } satisfies BackfillInput],
-  });
-  const replay = await temporal.workflow.signalWithStart(dlqReplayWorkflowType, {
-    workflowId: dlqReplayWorkflowId(id), taskQueue, signal: pauseReplaySignal, args: [{ id, selection: { source }, mode: { mode: 'rules' }, actor: 'test' } satisfies DlqReplayInput],
-  });
-  const untilProgress = async (holds: (progress: ReprocessProgress) => boolean): Promise<ReprocessProgress> => {
-    for (;;) {
-      const progress = await backfill.query<ReprocessProgress>(progressQuery).catch(() => null);
-      if (progress && holds(progress)) return progress;
-      await sleep(50);
-    }
-  };
-  try {
-    await untilProgress(({ chunksRefined }) => chunksRefined > 0);
-    await backfill.signal(reprocessSignals.pause);
-    await look({ backfill, replay, progress: await untilProgress(({ phase, chunksRunning }) => phase === 'paused' && chunksRunning === 0) });
-  } finally {
-    await Promise.all([backfill, replay].map(async (handle) => {
-      await handle.cancel();
-      await handle.result().catch(() => undefined);
-    }));
-  }
+  await whileReprocessIsPaused(running, { backfillOf: 'kraken-trades', replayOf: source, rowsPerSecond: 400 }, look);
 };
 
 test('the counters of both processes add up to what the tables hold', async () => {

@@ -1,11 +1,13 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { Browser, Page } from 'playwright-core';
+import { runAudit } from '../../src/audit/run-audit.ts';
 import { produceBadRecords } from '../../src/capture/bad-records.ts';
 import { loadGeneratedTrades } from '../../src/capture/load-generated.ts';
 import { findFreePorts } from '../../src/stack/ports.ts';
 import { createRegistryClient } from '../../src/schema-registry/registry-client.ts';
 import { launchBrowser } from '../support/browser.ts';
 import { faintTexts, hasText, markPage, namelessElements, overflowPixels, pageMark } from '../support/page-checks.js';
+import { whileReprocessIsPaused } from '../support/paused-reprocess.ts';
 import { startPipeline } from '../support/running-pipeline.ts';
 import type { RunningPipeline } from '../support/running-pipeline.ts';
 
@@ -27,7 +29,7 @@ beforeAll(async () => {
   browser = launched.browser;
   const [workerPort, streamingPort] = await findFreePorts(2);
   url = `http://127.0.0.1:${workerPort}`;
-  running = await startPipeline({ PAGE_TOKEN: token }, {
+  running = await startPipeline({ PAGE_TOKEN: token, BATCH_ROWS_MAX: '500' }, {
     'temporal-worker': { METRICS_PORT: String(workerPort), PAGE_PROCESSES: `streaming worker=http://127.0.0.1:${streamingPort}` },
     'streaming-worker': { METRICS_PORT: String(streamingPort) },
   });
@@ -60,7 +62,7 @@ const until = (page: Page, text: string): Promise<unknown> => page.waitForFuncti
 test.skipIf(!launched.browser)('the page shows what the lake holds and goes on without a reload, with nothing from outside', async () => {
   const { page, problems } = await open();
   const ladder = page.locator('#stream-kraken-trades .ladder');
-  await until(page, thousands(await running.rows('bronze_kraken_trades')));
+  await ladder.filter({ hasText: thousands(await running.rows('bronze_kraken_trades')) }).waitFor({ timeout: minutes });
   expect(await ladder.innerText()).toContain(thousands(await running.rows('silver_kraken_trades')));
   expect(await page.locator('#gold').innerText()).toContain(thousands(await running.rows('gold_crypto_trades')));
   await page.waitForSelector('#dlq code');
@@ -79,6 +81,23 @@ test.skipIf(!launched.browser)('the page shows what the lake holds and goes on w
   expect(problems).toEqual([]);
   await page.close();
 }, 3 * minutes);
+
+test.skipIf(!launched.browser)('a backfill and a DLQ replay that run are there with their progress, and go when they have ended; the last audit is there whoever ran it', async () => {
+  const { page, problems } = await open();
+  await runAudit(running.config, {});
+  await whileReprocessIsPaused(running, { backfillOf: 'kraken-trades', replayOf: 'binance-trades', rowsPerSecond: 300 }, async ({ backfillId, replayId, progress: { rowsTotal, rowsRefined } }) => {
+    await until(page, `${thousands(rowsRefined)} of ${thousands(rowsTotal)} rows`);
+    await until(page, replayId);
+    const bar = page.getByRole('progressbar', { name: backfillId });
+    expect(await bar.getAttribute('aria-valuenow')).toBe(String(rowsRefined));
+    expect(await bar.getAttribute('aria-valuemax')).toBe(String(rowsTotal));
+    expect(await page.locator('#reprocesses .badge.warn').count()).toBe(2);
+  });
+  await until(page, 'None runs.');
+  await until(page, 'every promise holds');
+  expect(problems).toEqual([]);
+  await page.close();
+}, 4 * minutes);
 
 test.skipIf(!launched.browser)('a phone in the dark scrolls in one direction, and everything on it has a name', async () => {
   const { page, problems } = await open({ viewport: { width: 360, height: 740 }, colorScheme: 'dark' });

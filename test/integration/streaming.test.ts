@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, test, vi } from 'vitest';
 import kafkajs from 'kafkajs';
 import type { CheckpointReport } from '../../src/contracts/stream.ts';
@@ -27,6 +28,27 @@ test('a stop closes and reports what is buffered', async () => {
   expect(lane.checkpoints.next(`${lane.topic}/0`)).toBe(null);
   await worker.stop();
   expect(lane.checkpoints.next(`${lane.topic}/0`)).toBe(100n);
+  await expectExactlyOnce(lane, 0);
+});
+
+test.each(['the ledger', 'the store'] as const)('a stop while %s does not answer ends by its deadline, and the next owner gets every record', async (away) => {
+  const lane = await createLane();
+  await produce(lane, 0, texts(500));
+  const hanging: typeof lane.store = {
+    ...lane.store,
+    put: (key, body, options = {}) => (key.endsWith('.parquet')
+      ? new Promise((_, reject) => { options.signal?.addEventListener('abort', () => reject(options.signal?.reason as Error)); })
+      : lane.store.put(key, body, options)),
+  };
+  if (away === 'the ledger') lane.checkpoints.onReport = () => 'refuse';
+  const worker = lane.start({ flush: { intervalMs: 600_000 }, ...(away === 'the store' ? { store: hanging } : {}) });
+  await vi.waitFor(() => expect(worker.state().totals.records).toBe(500), { timeout: 20_000 });
+  const outcome = worker.stop({ deadlineMs: 500 }).then(() => 'stopped');
+  expect(await Promise.race([outcome, sleep(15_000, 'still stopping', { ref: false })])).toBe('stopped');
+  expect(lane.checkpoints.next(`${lane.topic}/0`)).toBe(null);
+  lane.checkpoints.onReport = undefined;
+  lane.start();
+  await accepted(lane, 0, 500n);
   await expectExactlyOnce(lane, 0);
 });
 

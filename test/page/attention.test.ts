@@ -22,7 +22,7 @@ test('whatever waits for a person is named with what to run, the worst first', (
       { name: 'full', rssBytes: 1, bufferBytes: 81, bufferBudgetBytes: 100, problem: null },
       { name: 'gone', rssBytes: null, bufferBytes: null, bufferBudgetBytes: null, problem: 'refused' },
     ],
-    audit: { workflowId: 'audit', state: 'findings', atMs: 0, findings: 2, promises: ['gold-keys'], url: null },
+    audit: { state: 'findings', atMs: 0, findings: 2, promises: ['gold-keys'], url: null },
     problems: ['the broker could not be read: away'],
   }));
   const texts = found.map(({ level, text }) => `${level} ${text}`);

@@ -6,7 +6,7 @@ import type { PageSnapshot } from '../../src/page/snapshot.ts';
 import { startHttpServer } from '../../src/telemetry/http-server.ts';
 import type { HttpServer } from '../../src/telemetry/http-server.ts';
 import { launchBrowser } from '../support/browser.ts';
-import { faintTexts, hasText, namelessElements, overflowPixels } from '../support/page-checks.js';
+import { faintTexts, hasText, markPage, namelessElements, overflowPixels, pageMark } from '../support/page-checks.js';
 import { pageSnapshot, sourceView } from './page-data.ts';
 
 const launched = await launchBrowser();
@@ -40,7 +40,7 @@ const troubled = (changes: Partial<PageSnapshot> = {}): PageSnapshot => {
       { kind: 'DLQ replay', workflowId: 'dlq-replay/r1', source: 'a-trades', phase: 'staging', isPaused: true, rowsTotal: 0, rowsDone: 0, startedAtMs: atMs, problem: null, url: null },
     ],
     processes: [{ name: 'streaming worker', rssBytes: 300 << 20, bufferBytes: 90 << 20, bufferBudgetBytes: 96 << 20, problem: null }],
-    audit: { workflowId: 'audit', state: 'findings', atMs, findings: 3, promises: ['gold-keys'], url: null },
+    audit: { state: 'findings', atMs, findings: 3, promises: ['gold-keys'], url: null },
     ...changes,
   });
   return { ...snapshot, attention: attentionOf(snapshot) };
@@ -111,3 +111,29 @@ test.skipIf(!launched.browser)('a source that comes and others that go leave ope
   expect(await page.locator('#reprocesses').innerText()).toContain('None runs.');
   expect(problems).toEqual([]);
 }, minute);
+
+test.skipIf(!launched.browser)('a page that a proxy told off while its server restarted comes back by itself, and says until then that it is cut off', async () => {
+  const away = await launched.browser!.newPage();
+  await away.route('**/events', (route) => route.fulfill({ status: 502, body: 'Bad gateway' }));
+  await away.goto(http.url);
+  await away.waitForFunction(hasText, 'Connecting', { timeout: minute });
+  await away.unroute('**/events');
+  await away.waitForSelector('#connection[data-state=live]', { timeout: minute });
+  expect(await away.locator('#connection').innerText()).toContain('Live,');
+  await away.close();
+}, 2 * minute);
+
+test.skipIf(!launched.browser)('a page that another release serves loads itself anew', async () => {
+  const old = await launched.browser!.newPage();
+  let release = 'old';
+  await old.route('**/events', (route) => route.fulfill({ contentType: 'text/event-stream', body: `retry: 100\n\nevent: page\ndata: ${release}\n\nevent: snapshot\ndata: ${JSON.stringify(shown)}\n\n` }));
+  await old.goto(http.url);
+  await old.waitForSelector('#attention', { timeout: minute });
+  await old.evaluate(markPage);
+  const loaded = old.waitForEvent('load', { timeout: minute });
+  release = 'new';
+  await loaded;
+  await old.waitForSelector('#attention', { timeout: minute });
+  expect(await old.evaluate(pageMark)).not.toBe('as before');
+  await old.close();
+}, 2 * minute);

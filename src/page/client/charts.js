@@ -100,7 +100,7 @@ export const timeline = (batches, sources, nowMs, pixels, words) => {
     }
     top += Math.max(1, laneEnds.length) * laneHeight + 8;
   }
-  const ticks = 4;
+  const ticks = plot < 400 ? 2 : 4;
   const grid = Array.from({ length: ticks + 1 }, (_, i) => {
     const atMs = oldest + ((nowMs - oldest) * i) / ticks;
     const at = x(atMs);

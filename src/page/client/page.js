@@ -11,6 +11,9 @@ let snapshot = null;
 /** @type {PageHistory} */
 let history = { stepMs: 10_000, points: {} };
 let lastFrameMs = 0;
+let isBroken = false;
+/** Of the server that was heard first. @type {string | null} */
+let release = null;
 /** What the last command came to; said where it was given. @type {Map<string, string>} */
 const answers = new Map();
 
@@ -18,6 +21,7 @@ const main = /** @type {HTMLElement} */ (document.getElementById('main'));
 const connection = /** @type {HTMLElement} */ (document.getElementById('connection'));
 const tokenKey = 'tidemark-token';
 const staleMs = 15_000;
+const retryMs = 2_000;
 const reasonsShown = 12;
 
 const count = (/** @type {number} */ value) => Math.round(value).toLocaleString('en');
@@ -147,7 +151,7 @@ const processes = ({ processes: list }) => section('memory', '.third', ['Memory'
 
 /** @param {PageSnapshot} page */
 const audit = ({ audit: last }) => section('audit', '.third', ['Last audit', last?.url ? h('span.end', null, link(last.url, 'Workflow')) : null],
-  last === null ? h('p.empty', null, 'None was run as a Workflow: ', h('code', null, 'npm run audit -- --workflow')) : [
+  last === null ? h('p.empty', null, 'Not audited yet: ', h('code', null, 'npm run audit')) : [
     h('p', null, h(`span.badge.${{ clean: 'good', running: 'warn', findings: 'bad', failed: 'bad' }[last.state]}`, null, { clean: 'every promise holds', running: 'running', findings: `${count(last.findings)} findings`, failed: 'failed' }[last.state]), ` ${date(last.atMs)}`),
     last.promises.length === 0 ? null : h('p', null, `Broken: ${last.promises.join(', ')}`),
   ]);
@@ -180,11 +184,12 @@ const requestDraw = () => {
 };
 
 const showConnection = () => {
-  const isLive = Date.now() - lastFrameMs < staleMs;
+  const isLive = !isBroken && Date.now() - lastFrameMs < staleMs;
   connection.dataset['state'] = isLive ? 'live' : 'lost';
-  const text = isLive ? `Live, ${clock(snapshot?.atMs ?? Date.now())}` : lastFrameMs === 0 ? 'Connecting …' : `Connection lost at ${clock(lastFrameMs)}; trying again`;
+  const text = isLive ? `Live, ${clock(snapshot?.atMs ?? Date.now())}` : lastFrameMs === 0 ? 'Connecting …' : `Connection lost, last heard of at ${clock(lastFrameMs)}; trying again`;
   if (connection.textContent !== text) connection.textContent = text;
   main.classList.toggle('stale', !isLive && lastFrameMs > 0);
+  if (!isLive && lastFrameMs > 0) document.title = 'No connection: Tidemark';
 };
 
 document.addEventListener('submit', async (event) => {
@@ -206,17 +211,32 @@ document.addEventListener('submit', async (event) => {
   requestDraw();
 });
 
-const events = new EventSource('/events');
-events.addEventListener('snapshot', (event) => {
-  snapshot = JSON.parse(event.data);
-  lastFrameMs = Date.now();
-  if (snapshot) showTitle(snapshot);
-  requestDraw();
-  showConnection();
-});
-events.addEventListener('history', (event) => {
-  history = JSON.parse(event.data);
-  requestDraw();
-});
+const listen = () => {
+  const events = new EventSource('/events');
+  events.addEventListener('page', ({ data }) => {
+    // Another release serves: what runs here may not know what it sends.
+    if (release !== null && release !== data) location.reload();
+    release = data;
+  });
+  events.addEventListener('snapshot', ({ data }) => {
+    snapshot = JSON.parse(data);
+    lastFrameMs = Date.now();
+    isBroken = false;
+    if (snapshot) showTitle(snapshot);
+    requestDraw();
+    showConnection();
+  });
+  events.addEventListener('history', ({ data }) => {
+    history = JSON.parse(data);
+    requestDraw();
+  });
+  events.addEventListener('error', () => {
+    isBroken = true;
+    showConnection();
+    // A browser tries again by itself, unless something answered in the server's place: a proxy, say, while it restarts.
+    if (events.readyState === EventSource.CLOSED) setTimeout(listen, retryMs);
+  });
+};
+listen();
 setInterval(showConnection, 1_000);
 window.addEventListener('resize', requestDraw);
