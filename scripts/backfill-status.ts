@@ -136,6 +136,10 @@ await runCommand<Options>(program, async ({ id, watch, rate, parallelism, limit,
     for (;;) {
       signal.throwIfAborted();
       const progress = await askProgress();
+      if (progress.isPublishing) {
+        print({ id, action, afterMs: Date.now() - sentMs, progress }, `${handle.workflowId} publishes already: ${action} changes nothing any more; ${progressText(progress)}`);
+        return exitFailed;
+      }
       if (isTaken[action](progress, wanted)) {
         print({ id, action, afterMs: Date.now() - sentMs, progress }, progressText(progress));
         return exitOk;

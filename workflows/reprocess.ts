@@ -1,12 +1,13 @@
 import { ActivityFailure, ApplicationFailure, ChildWorkflowFailure, defineSearchAttributeKey } from '@temporalio/common';
 import {
-  CancellationScope, ParentClosePolicy, condition, defineQuery, defineSignal, executeChild, isCancellation, proxyActivities, setCurrentDetails, setHandler, sleep, upsertSearchAttributes, workflowInfo,
+  CancellationScope, ParentClosePolicy, condition, defineQuery, defineSignal, executeChild, isCancellation, proxyActivities, setCurrentDetails, setHandler, upsertSearchAttributes, workflowInfo,
 } from '@temporalio/workflow';
 import type { ChunkRef, PlannedReprocess, RefinedChunk, ReprocessActivities, ReprocessProgress, Throttle } from '../src/contracts/reprocess.ts';
 import { progressQuery, reprocessChunkWorkflowId, reprocessSignals } from '../src/contracts/reprocess.ts';
 import { searchAttributes } from '../src/contracts/visibility.ts';
 import { failureCause } from '../src/domain/failure-cause.ts';
 import { reprocessDetails } from './details.ts';
+import { Pace } from './pace.ts';
 
 /** Behind everything of the live stream in the task queue; 3 is the default. */
 const priority = { priorityKey: 5 };
@@ -22,10 +23,8 @@ const rowsKey = defineSearchAttributeKey(searchAttributes.rows.name, searchAttri
 const dlqRowsKey = defineSearchAttributeKey(searchAttributes.dlqRows.name, searchAttributes.dlqRows.type);
 
 export const parallelismMax = 16;
-/** Events of one run before it continues as new; a chunk has some nine. */
-const historyEventsMax = 4_000;
-/** What a late start may be made up for: the rate holds over the run, not within every instant. */
-const burstMs = 2_000;
+/** Events of one run before it continues as new, where the plan says nothing; a chunk has some nine. */
+const historyEventsMaxDefault = 4_000;
 
 /** One chunk of a reprocess: Bronze rows → staged files. A Workflow of its own, so that the Web UI shows each chunk with its outcome. */
 export async function reprocessChunkWorkflow(input: ChunkRef): Promise<RefinedChunk> {
@@ -39,6 +38,8 @@ export interface CarriedReprocess {
   planned: PlannedReprocess;
   nextChunk: number;
   isPaused: boolean;
+  /** What was started and is not paid for at the rate; null: everything is. Absent: a run of an older release did not say. */
+  owedUntilMs?: number | null;
   progress: ReprocessProgress;
 }
 
@@ -69,12 +70,7 @@ export class Reprocess {
   private isPaused = false;
   private turn = 0;
   private refiningFromMs: number | null = null;
-  /**
-   * A timer that runs until the rows started so far are paid for at the rate; null: they are. The clock only says how long it runs, never
-   * whether there is one: after a Workflow Task that nobody finished, a replay may be told another time than the first run was.
-   */
-  private pace: CancellationScope | null = null;
-  private paidUntilMs = 0;
+  private readonly pace = new Pace(() => { this.turn += 1; });
 
   constructor({ reprocessId, source, rowsPerSecond, parallelism, carried }: ReprocessSettings) {
     this.carried = carried;
@@ -85,7 +81,7 @@ export class Reprocess {
     };
     this.isPaused = carried?.isPaused ?? false;
     setHandler(defineQuery<ReprocessProgress>(progressQuery), () => this.view(), { description: 'Phase, rows and chunks done, what was published' });
-    setHandler(defineSignal(reprocessSignals.pause), () => { this.steer(() => { this.isPaused = true; }); }, { description: 'Start no more chunks; those that run end' });
+    setHandler(defineSignal(reprocessSignals.pause), () => { this.steer(() => { this.isPaused = true; }); }, { description: 'Start no more chunks, and publish nothing; those that run end' });
     setHandler(defineSignal(reprocessSignals.resume), () => { this.steer(() => { this.isPaused = false; }); }, { description: 'Go on' });
     setHandler(defineSignal<[Throttle]>(reprocessSignals.throttle), (throttle) => { this.throttle(throttle); },
       { description: 'Change the rate or the parallelism. Input: {"rowsPerSecond": number or null, "parallelism": number}' });
@@ -110,9 +106,9 @@ export class Reprocess {
           await claimOffsets(ref);
           await steps.afterClaim?.();
         }
-        this.paidUntilMs = Date.now();
-        const nextChunk = await this.refineAll(planned, this.carried?.nextChunk ?? 0);
-        if (nextChunk < planned.chunks) return { planned, nextChunk, isPaused: this.isPaused, progress: this.view() };
+        this.pace.begin(this.carried?.owedUntilMs ?? null);
+        const { nextChunk, owedUntilMs } = await this.refineAll(planned, this.carried?.nextChunk ?? 0);
+        if (nextChunk < planned.chunks) return { planned, nextChunk, isPaused: this.isPaused, owedUntilMs, progress: this.view() };
         await steps.afterRefine?.();
       } catch (error) {
         this.show('abandoning');
@@ -141,9 +137,11 @@ export class Reprocess {
     upsertSearchAttributes([{ key: rowsKey, value: this.progress.rowsRefined }, { key: dlqRowsKey, value: this.progress.dlqRows }]);
   }
 
-  /** Chunks in a sliding window, as many at once as the parallelism says. Returns the first that was not started: all others are staged. */
-  private async refineAll(planned: PlannedReprocess, from: number): Promise<number> {
+  /** Chunks in a sliding window, as many at once as the parallelism says. Returns the first that was not started: all before it are staged. */
+  private async refineAll(planned: PlannedReprocess, from: number): Promise<{ nextChunk: number; owedUntilMs: number | null }> {
     let next = from;
+    let owedUntilMs: number | null = null;
+    const { historyEventsMax = historyEventsMaxDefault } = planned;
     const failures: unknown[] = [];
     this.refiningFromMs = Date.now();
     const scope = new CancellationScope();
@@ -161,23 +159,24 @@ export class Reprocess {
       };
       const isFull = (): boolean => workflowInfo().continueAsNewSuggested || workflowInfo().historyLength > historyEventsMax;
       try {
-        while (next < planned.chunks && failures.length === 0 && !isFull()) {
+        while (failures.length === 0) {
           this.show(this.isPaused ? 'paused' : 'refining');
-          const seen = this.turn;
-          if (this.isPaused || running.size >= this.progress.parallelism || this.pace !== null) {
+          const isStarted = next >= planned.chunks;
+          // The rate holds for the last chunk too, and a pause holds back the publishing.
+          if (running.size === 0 && (isStarted ? !this.pace.isOwing && !this.isPaused : isFull())) break;
+          if (isStarted || isFull() || this.isPaused || running.size >= this.progress.parallelism || this.pace.isOwing) {
+            const seen = this.turn;
             await condition(() => this.turn !== seen);
             continue;
           }
           const rows = Math.min(planned.chunkRows, planned.rows - next * planned.chunkRows);
-          this.pay(rows);
+          this.pace.pay(rows, this.progress.rowsPerSecondLimit);
           start(next);
           next += 1;
         }
-        await condition(() => running.size === 0 || failures.length > 0);
-        // The rate holds for the last chunk too.
-        if (next >= planned.chunks) await condition(() => this.pace === null || failures.length > 0);
       } finally {
-        this.endPace();
+        ({ owedUntilMs } = this.pace);
+        this.pace.end();
         if (running.size > 0) {
           scope.cancel();
           await CancellationScope.nonCancellable(() => condition(() => running.size === 0));
@@ -186,7 +185,7 @@ export class Reprocess {
       }
     });
     if (failures.length > 0) throw readable(failures[0]);
-    return next;
+    return { nextChunk: next, owedUntilMs };
   }
 
   private async refine({ reprocessId, planKey, source }: PlannedReprocess, chunk: number): Promise<void> {
@@ -203,42 +202,12 @@ export class Reprocess {
     for (const [type, count] of Object.entries(refined.dlqByType)) progress.dlqByType[type] = (progress.dlqByType[type] ?? 0) + count;
   }
 
-  private pay(rows: number): void {
-    const limit = this.progress.rowsPerSecondLimit;
-    if (limit === null) return;
-    this.startPace(Math.max(this.paidUntilMs, Date.now() - burstMs) + rows / limit * 1_000);
-  }
-
-  private startPace(paidUntilMs: number): void {
-    this.endPace();
-    this.paidUntilMs = paidUntilMs;
-    const pace = new CancellationScope();
-    this.pace = pace;
-    void this.runOut(pace, Math.max(1, paidUntilMs - Date.now()));
-  }
-
-  private async runOut(pace: CancellationScope, milliseconds: number): Promise<void> {
-    try {
-      await pace.run(() => sleep(milliseconds));
-    } catch (error) {
-      if (!isCancellation(error)) throw error;
-      return;
-    }
-    if (this.pace === pace) this.pace = null;
-    this.turn += 1;
-  }
-
-  private endPace(): void {
-    this.pace?.cancel();
-    this.pace = null;
-  }
-
   private steer(change: () => void): void {
     const wasPaused = this.isPaused;
     change();
     if (wasPaused !== this.isPaused && this.refiningFromMs !== null) {
       this.restRefining();
-      if (!this.isPaused) this.paidUntilMs = Math.max(this.paidUntilMs, Date.now());
+      if (!this.isPaused) this.pace.resume();
       this.refiningFromMs = Date.now();
     }
     this.turn += 1;
@@ -252,10 +221,7 @@ export class Reprocess {
       if (rowsPerSecond === undefined || (rowsPerSecond !== null && !(rowsPerSecond > 0))) return;
       const before = progress.rowsPerSecondLimit;
       progress.rowsPerSecondLimit = rowsPerSecond;
-      if (this.pace === null) return;
-      // What was started already is paid for at the new rate.
-      if (before === null || rowsPerSecond === null) this.endPace();
-      else this.startPace(Date.now() + Math.max(0, this.paidUntilMs - Date.now()) * before / rowsPerSecond);
+      this.pace.change(before, rowsPerSecond);
     });
   }
 

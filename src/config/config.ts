@@ -34,7 +34,7 @@ const environmentSchema = z.object({
   BATCH_ROWS_MIN: integer(1, 2_000_000).default(100).describe('Lower bound of the records in a full micro-batch'),
   BATCH_ROWS_MAX: integer(1, 2_000_000).default(100_000).describe('Upper bound of the records in a micro-batch: what the memory of a Temporal Worker has room for'),
   MICRO_BATCHES_RUNNING_MAX: integer(1, 16).default(2).describe('Most micro-batches of one source that run at once'),
-  HISTORY_EVENTS_MAX: integer(50, 4_500).default(4_000).describe('Events in the history of one run of a stream workflow before it continues as new'),
+  HISTORY_EVENTS_MAX: integer(50, 4_500).default(4_000).describe('Events in the history of one run of a stream or backfill Workflow before it continues as new'),
   BACKFILL_THREADS: integer(1, 16).default(1).describe('Worker threads of one Temporal Worker for backfills, at a lower CPU priority than the live stream; started with the first one'),
   REFINE_THREADS: integer(1, 16).default(1).describe('Worker threads of one Temporal Worker that refine; from 2 on merging has one more, and with 1 that one merges too'),
   CONSUMER_SESSION_TIMEOUT_MS: integer(1_000, 300_000).default(30_000).describe('A streaming worker that was silent for so long (killed, cut off) loses its topic partitions to the others'),

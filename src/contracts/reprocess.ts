@@ -84,6 +84,8 @@ export interface PlannedReprocess extends ReprocessRef {
   rows: number;
   /** Silver of this plan was published by an earlier run: only the roll-forward is left. */
   isPublished: boolean;
+  /** Events of one run of the Workflow before it continues as new. */
+  historyEventsMax?: number;
 }
 
 /** Each is idempotent: the lake decides what is done. */
