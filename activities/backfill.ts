@@ -18,10 +18,21 @@ export interface BackfillDeps {
   pool: Pick<RefinePool, 'run'>;
   /** Most Bronze rows of one chunk. */
   chunkRowsMax: number;
+  /** Events of one run of the Workflow before it continues as new; default: the Workflow's own. */
+  historyEventsMax?: number;
   /** Offsets of a micro-batch by its Workflow Execution; undefined: Temporal does not know it any more. */
   offsetsOfMicroBatch(source: string, batch: number): Promise<Coverage | undefined>;
-  /** Puts archived Bronze files of the offsets back, for as long as a backfill may take. Returns which offsets the archive had. */
+  archive: BackfillArchive;
+}
+
+/** What a backfill needs of the archive. Restored rows stay for as long as a backfill may take. */
+export interface BackfillArchive {
+  /** Offsets of archived rows that the range means. */
+  offsetsOf(source: string, range: ReprocessRange, signal: AbortSignal): Promise<Coverage>;
+  /** Puts archived Bronze files of the offsets back. Returns which offsets the archive had. */
   restoreBronze(source: string, offsets: Coverage, signal: AbortSignal): Promise<Coverage>;
+  /** The same for Silver and the DLQ. */
+  restoreRefined(source: string, offsets: Coverage, signal: AbortSignal): Promise<Coverage>;
 }
 
 const chunkRowsMin = 1_000;
@@ -45,29 +56,34 @@ export const withKnownOffsets = async (source: string, range: ReprocessRange, of
 export const chunkRowsOf = (rowsPerSecond: number | null, chunkRowsMax: number): number =>
   (rowsPerSecond === null ? chunkRowsMax : Math.min(chunkRowsMax, Math.max(chunkRowsMin, Math.round(rowsPerSecond * chunkSeconds))));
 
-export const createBackfillActivities = ({ catalog, store, pipeline, pool, chunkRowsMax, offsetsOfMicroBatch, restoreBronze }: BackfillDeps): BackfillActivities => ({
+export const createBackfillActivities = ({ catalog, store, pipeline, pool, chunkRowsMax, historyEventsMax, offsetsOfMicroBatch, archive }: BackfillDeps): BackfillActivities => ({
   planBackfill: ({ reprocessId, source, range, rowsPerSecond }) => asActivity(async ({ signal, report }) => {
     const dataset = datasetOf(pipeline, source);
+    const limits = historyEventsMax === undefined ? {} : { historyEventsMax };
     // An earlier run under this name was ended by force after it had published Silver: the rest of it is done first.
     const claim = claimOf(await catalog.load(dataset.silver.name), reprocessId);
     if (claim?.phase === 'published') {
       const { chunks, chunkRows, rows } = await loadPlan(store, claim.planKey);
-      return { reprocessId, planKey: claim.planKey, source, chunks, chunkRows, rows, isPublished: true, figures: null };
+      return { reprocessId, planKey: claim.planKey, source, chunks, chunkRows, rows, isPublished: true, ...limits, figures: null };
     }
     const known = await withKnownOffsets(source, range, offsetsOfMicroBatch);
+    const inArchive = await archive.offsetsOf(source, known, signal);
     const planned = async (planKey: string) => pool.run('planBackfill', {
-      source, range: known, rowsPerSecond, chunkRowsMax: chunkRowsOf(rowsPerSecond, chunkRowsMax), write: { reprocessId, planKey },
+      source, range: known, archived: inArchive.toJson(), rowsPerSecond, chunkRowsMax: chunkRowsOf(rowsPerSecond, chunkRowsMax), write: { reprocessId, planKey },
     }, { signal, onProgress: report });
     let planKey = newPlanKey(reprocessId);
     let { plan, figures, withoutBronze } = await planned(planKey);
     const missing = Coverage.fromJson(withoutBronze);
-    const archived = missing.isEmpty ? missing : await restoreBronze(source, missing, signal);
+    const archived = missing.isEmpty ? missing : await archive.restoreBronze(source, missing, signal);
     if (!archived.isEmpty) {
       await forgetStaging(store, planKey);
       planKey = newPlanKey(reprocessId);
       ({ plan, figures, withoutBronze } = await planned(planKey));
     }
-    const { chunks, chunkRows, rows } = plan!;
-    return { reprocessId, planKey, source, chunks, chunkRows, rows, isPublished: false, figures: { ...figures, offsetsArchived: String(archived.size) } };
+    const { chunks, chunkRows, rows, offsets } = plan!;
+    // Rows of these offsets that the archive had would come back beside the new ones one day; and of an archived file that only a part of is
+    // replaced, the rest could not be restored any more. The plan's tag keeps sweeps from them now.
+    const refinedArchived = await archive.restoreRefined(source, Coverage.fromJson(offsets), signal);
+    return { reprocessId, planKey, source, chunks, chunkRows, rows, isPublished: false, ...limits, figures: { ...figures, offsetsArchived: String(archived.size), offsetsRefinedArchived: String(refinedArchived.size) } };
   }),
 });

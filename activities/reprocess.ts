@@ -12,7 +12,7 @@ import type { Catalog } from '../src/lake/table.ts';
 import type { RefinePool } from '../src/refine/refine-pool.ts';
 import type { Resolution } from '../src/refine/transform.ts';
 import { OffsetsClaimedError, dropClaim, takeClaim } from '../src/reprocess/claims.ts';
-import { forgetStaging, loadChunk, loadPlan, loadStagedChunk, stageChunk, stagedChunks } from '../src/reprocess/staging.ts';
+import { forgetRun, loadChunk, loadPlan, loadStagedChunk, stageChunk, stagedChunks } from '../src/reprocess/staging.ts';
 import type { StagedChunk } from '../src/reprocess/staging.ts';
 import { asActivity } from './edge.ts';
 
@@ -88,7 +88,7 @@ export const createReprocessActivities = ({ catalog, store, pipeline, pool, isRu
   const giveBack = async ({ reprocessId, planKey }: ReprocessRef, source: string): Promise<void> => {
     // The name of the run is free again only when nothing of it is left.
     await catalog.untag(datasetOf(pipeline, source).bronze.name, reprocessId);
-    await forgetStaging(store, planKey);
+    await forgetRun(store, { reprocessId, planKey });
   };
 
   /** Null: finished before, and forgotten. */

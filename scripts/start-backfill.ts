@@ -13,12 +13,13 @@ import { TidemarkError } from '../src/domain/errors.ts';
 import { failureCause } from '../src/domain/failure-cause.ts';
 import { Coverage } from '../src/domain/offsets.ts';
 import { planBackfill } from '../src/reprocess/plan-backfill.ts';
+import { createBackfillArchive } from '../src/retention/backfill-archive.ts';
 import { ProgressLine, command, exitFailed, exitOk, megabytes, runCommand, stopSignal, table, thousands } from './cli.ts';
 import { offsetsOfMicroBatchIn, watchBackfill } from './wire/backfill.ts';
 import { openLakeReadOnly } from './wire/lake.ts';
 import { loadPipeline } from './wire/pipeline.ts';
 import { parseRanges } from './wire/audit.ts';
-import { loadRetainedTables, openArchive, restoreBronze } from './wire/retention.ts';
+import { loadRetainedTables, openArchive } from './wire/retention.ts';
 import { connectTemporal } from './wire/temporal.ts';
 
 interface Options {
@@ -99,6 +100,7 @@ const figuresTable = (figures: BackfillFigures): string => [
     ['source', figures.source], ['Bronze files', figures.bronzeFiles], ['Bronze rows', figures.bronzeRows], ['Bronze bytes', megabytes(figures.bronzeBytes)],
     ['offset intervals', figures.intervals], ['Gold buckets', figures.goldBuckets], ['chunks', figures.chunks], ['estimated time', `${thousands(figures.estimatedSeconds)} s`],
     ['not refined yet, left out', BigInt(figures.offsetsNotRefined)], ['without a live Bronze row', BigInt(figures.offsetsWithoutBronze)], ['of these in the archive, restored first', BigInt(figures.offsetsArchived)],
+    ['Silver and DLQ rows in the archive, restored first', BigInt(figures.offsetsRefinedArchived)],
   ]),
   '', table(['topic partition', 'offsets'], Object.entries(figures.offsets)),
   ...(figures.goldBucketNames.length === 0 ? [] : ['', `Gold: ${figures.goldBucketNames.join('\n      ')}${figures.goldBuckets > figures.goldBucketNames.length ? '\n      …' : ''}`]), '',
@@ -126,16 +128,19 @@ await runCommand<Options>(program, async (options) => {
   try {
     if (dryRun) {
       const line = new ProgressLine();
-      const { figures: planned, withoutBronze } = await planBackfill({
+      const { archive, store: archiveStore } = openArchive(config, { store }, pipeline);
+      const archived = createBackfillArchive({ catalog, store, archive, pipeline, tables: loadRetainedTables(config, pipeline), dryRun });
+      const known = await withKnownOffsets(source, range, offsetsOfMicroBatchIn(temporal));
+      const { figures: planned, offsets, withoutBronze } = await planBackfill({
         store, catalog, dataset: datasetOf(pipeline, source), dlqTable: pipeline.dlqTable, signal,
         onProgress: ({ files, filesTotal }) => line.show(`planning: ${files} of ${filesTotal} files`),
       }, {
-        source, range: await withKnownOffsets(source, range, offsetsOfMicroBatchIn(temporal)), rowsPerSecond, write: null, chunkRowsMax: chunkRowsOf(rowsPerSecond, config.microBatch.rowsMax),
+        source, range: known, archived: (await archived.offsetsOf(source, known, signal)).toJson(), rowsPerSecond, write: null, chunkRowsMax: chunkRowsOf(rowsPerSecond, config.microBatch.rowsMax),
       });
-      const { archive, store: archiveStore } = openArchive(config, { store }, pipeline);
-      const archived = await restoreBronze({ catalog, store, archive, pipeline, tables: loadRetainedTables(config, pipeline) }, source, Coverage.fromJson(withoutBronze), { dryRun: true, signal });
+      const bronze = await archived.restoreBronze(source, Coverage.fromJson(withoutBronze), signal);
+      const refined = await archived.restoreRefined(source, Coverage.fromJson(offsets).union(bronze), signal);
       if (archiveStore !== store) archiveStore.close();
-      const figures: BackfillFigures = { ...planned, offsetsArchived: String(archived.size) };
+      const figures: BackfillFigures = { ...planned, offsetsArchived: String(bronze.size), offsetsRefinedArchived: String(refined.size) };
       process.stdout.write(json ? `${JSON.stringify({ dryRun: true, ...figures })}\n` : figuresTable(figures));
       return exitOk;
     }

@@ -5,16 +5,12 @@ import type { Config } from '../../src/config/config.ts';
 import { auditWorkflowType } from '../../src/contracts/audit.ts';
 import { extendRetentionWorkflowType } from '../../src/contracts/retention-extension.ts';
 import { streamWorkflowType } from '../../src/contracts/stream.ts';
-import { datasetOf } from '../../src/datasets/pipeline.ts';
 import type { Pipeline } from '../../src/datasets/pipeline.ts';
-import { Coverage } from '../../src/domain/offsets.ts';
 import { createS3ObjectStore } from '../../src/lake/s3-object-store.ts';
 import type { S3ObjectStore } from '../../src/lake/s3-object-store.ts';
 import { Archive } from '../../src/retention/archive.ts';
 import { parsePolicies, retainedTables } from '../../src/retention/policies.ts';
 import type { RetainedTable } from '../../src/retention/policies.ts';
-import type { SweepDeps } from '../../src/retention/plan-sweep.ts';
-import { archivedIntervals, restoreArchive } from '../../src/retention/restore.ts';
 import type { Lake } from './lake.ts';
 
 /** Workflows that commit no data files of their own making: a stream's Bronze files are protected by their offsets. */
@@ -51,19 +47,6 @@ const oldestWriterMs = async (config: Config, temporal: Client, ownWorkflowId: s
     if (oldest === null || startTime.getTime() < oldest) oldest = startTime.getTime();
   }
   return oldest;
-};
-
-/** How long restored Bronze files are left alone: a backfill that needs longer holds them by its tag anyway. */
-const restoredForMs = 7 * 86_400_000;
-
-/** What the archive has of a source's Bronze offsets; unless `dryRun`, it is put back into the table. */
-export const restoreBronze = async (deps: SweepDeps & { tables: readonly RetainedTable[] }, source: string, offsets: Coverage, { dryRun, signal }: { dryRun: boolean; signal: AbortSignal }): Promise<Coverage> => {
-  const { bronze } = datasetOf(deps.pipeline, source);
-  const table = deps.tables.find(({ name }) => name === bronze.name);
-  if (!table) return Coverage.empty;
-  const { archived } = await archivedIntervals(deps.archive, bronze.name, offsets);
-  if (!archived.isEmpty && !dryRun) await restoreArchive({ ...deps, signal }, table, { offsets: archived, untilMs: Date.now() + restoredForMs });
-  return archived;
 };
 
 /** For the Temporal Worker: the archive's bucket exists afterwards. Its store lives as long as the process. */

@@ -10,6 +10,7 @@ import { createRetentionActivities } from '../../activities/retention.ts';
 import { createRetentionExtensionActivities } from '../../activities/retention-extension.ts';
 import { createStreamActivities } from '../../activities/stream.ts';
 import { runAudit } from '../../src/audit/run-audit.ts';
+import { createBackfillArchive } from '../../src/retention/backfill-archive.ts';
 import type { Config } from '../../src/config/config.ts';
 import { fetchTopicConfigs, setTopicConfig } from '../../src/kafka/topic-configs.ts';
 import { invariant } from '../../src/domain/errors.ts';
@@ -27,7 +28,7 @@ import { isRunningIn, offsetsOfMicroBatchIn } from './backfill.ts';
 import { openLake } from './lake.ts';
 import { startPage } from './page.ts';
 import { loadPipeline } from './pipeline.ts';
-import { loadRetainedTables, openRetention, restoreBronze } from './retention.ts';
+import { loadRetainedTables, openRetention } from './retention.ts';
 import type { Telemetry } from './telemetry.ts';
 import { installRuntime, logMicroBatch, tracingOptions, withTraceLinks } from './worker-telemetry.ts';
 import { connectTemporal, prepareNamespace } from './temporal.ts';
@@ -112,8 +113,7 @@ export const startTemporalWorker = async (config: Config, log: Logger, telemetry
       } })),
       createDlqReplayActivities({ catalog, store, pipeline, refinePool, mergePool, registry, schemas: createSchemaStore({ store, registry }), topicPrefix: config.kafka.topicPrefix, isRunning: isRunningIn(temporal) }),
       createReprocessActivities({ catalog, store, pipeline, pool: backfillPool, isRunning: isRunningIn(temporal) }),
-      createBackfillActivities({ catalog, store, pipeline, pool: backfillPool, chunkRowsMax: config.microBatch.rowsMax, offsetsOfMicroBatch: offsetsOfMicroBatchIn(temporal),
-        restoreBronze: (source, offsets, signal) => restoreBronze(retention, source, offsets, { dryRun: false, signal }) }),
+      createBackfillActivities({ catalog, store, pipeline, pool: backfillPool, chunkRowsMax: config.microBatch.rowsMax, historyEventsMax: config.historyEventsMax, offsetsOfMicroBatch: offsetsOfMicroBatchIn(temporal), archive: createBackfillArchive(retention) }),
     ]),
     maxConcurrentActivityTaskExecutions: activitiesMax,
     maxCachedWorkflows: cachedWorkflowsMax,

@@ -50,6 +50,8 @@ export interface BackfillFigures {
   offsetsWithoutBronze: string;
   /** Of these, offsets that the archive has: the backfill restores their Bronze files first. Of a plan that was made: restored. */
   offsetsArchived: string;
+  /** Offsets whose Silver or DLQ rows the archive has: they come back first, so that they are replaced like any other. Of a plan that was made: restored. */
+  offsetsRefinedArchived: string;
   /** Offsets of the range that the live stream has not refined and merged yet: it will, with the rules as they are now. */
   offsetsNotRefined: string;
   bronzeFiles: number;

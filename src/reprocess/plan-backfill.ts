@@ -18,6 +18,8 @@ const bucketsShown = 50;
 export interface PlanBackfillInput {
   source: string;
   range: ReprocessRange;
+  /** Offsets of the range that only the archive knows to be in it. */
+  archived?: CoverageJson;
   chunkRowsMax: number;
   rowsPerSecond: number | null;
   /** Null: a dry run, which changes nothing. */
@@ -26,15 +28,17 @@ export interface PlanBackfillInput {
 
 export interface PlannedBackfill {
   plan: ReprocessPlan | null;
-  figures: Omit<BackfillFigures, 'offsetsArchived'>;
+  figures: Omit<BackfillFigures, 'offsetsArchived' | 'offsetsRefinedArchived'>;
+  /** Offsets that are planned. */
+  offsets: CoverageJson;
   /** Offsets of the range without a live Bronze row: the archive may have some. */
   withoutBronze: CoverageJson;
 }
 
 /** Resolves a range to offsets that are refined and have Bronze rows, and, unless it is a dry run, writes the plan. */
-export const planBackfill = async (deps: PlanDeps & SelectDeps, { range, chunkRowsMax, rowsPerSecond, write }: PlanBackfillInput): Promise<PlannedBackfill> => {
+export const planBackfill = async (deps: PlanDeps & SelectDeps, { range, archived = {}, chunkRowsMax, rowsPerSecond, write }: PlanBackfillInput): Promise<PlannedBackfill> => {
   const { catalog, dataset } = deps;
-  const selected = await selectOffsets(deps, range);
+  const selected = (await selectOffsets(deps, range)).union(Coverage.fromJson(archived));
   const [bronze, silver, dlq, gold] = await Promise.all([dataset.bronze.name, dataset.silver.name, deps.dlqTable, dataset.gold.name].map((name) => catalog.load(name)));
   const wanted = selected.intersect(bronze!.coverage);
   const refined = wanted.intersect(silver!.coverage).intersect(dlq!.coverage).intersect(gold!.coverage);
@@ -43,6 +47,7 @@ export const planBackfill = async (deps: PlanDeps & SelectDeps, { range, chunkRo
   const buckets = new Map((await filesOfOffsets(gold!, planned.offsets, rowLineage)).map(({ partition }) => [bucketName(partition), partition]));
   return {
     plan: written?.plan ?? null,
+    offsets: planned.offsets.toJson(),
     withoutBronze: refined.subtract(planned.offsets).toJson(),
     figures: {
       source: dataset.source,

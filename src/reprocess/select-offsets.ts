@@ -8,7 +8,7 @@ import type { ColumnValues } from '../lake/columns.ts';
 import type { DataFile } from '../lake/data-file.ts';
 import type { ObjectStore } from '../lake/object-store.ts';
 import { objectSource, openParquet, readColumns } from '../lake/parquet-reader.ts';
-import type { BoundsFilter, Catalog, LiveFile, ScanOptions, TableVersion } from '../lake/table.ts';
+import type { BoundsFilter, Catalog } from '../lake/table.ts';
 import type { LineageColumns } from '../refine/lineage-files.ts';
 import { bronzeLineage, rowLineage } from '../refine/lineage-files.ts';
 
@@ -123,30 +123,31 @@ const withRuleVersion = (ruleVersion: string): { bounds: BoundsFilter[]; test: R
   },
 });
 
+/** Rows of one table that a range is about. */
+export interface MeantRows {
+  table: 'bronze' | 'silver' | 'dlq';
+  lineage: LineageColumns;
+  bounds: BoundsFilter[];
+  test: RowTest;
+}
+
 /**
- * The offsets that a range means, exact to the row. Bronze knows Kafka's timestamps; when a record was refined, under which
+ * Where a range looks for its rows; empty if it names offsets. Bronze knows Kafka's timestamps; when a record was refined, under which
  * rules, and its event time, are looked up in Silver and the DLQ. A rejected record has no event time: there its Kafka timestamp counts.
  */
-export const selectOffsets = async (deps: SelectDeps, range: ReprocessRange): Promise<Coverage> => {
-  const { catalog, dataset } = deps;
-  const select = async (version: TableVersion, lineage: LineageColumns, { bounds, test }: { bounds: BoundsFilter[]; test: RowTest }, options: Omit<ScanOptions, 'bounds'> = {}): Promise<Coverage> => {
-    const files: LiveFile[] = await version.scan({ ...options, bounds });
-    return offsetsOfFiles(deps, files, lineage, test);
-  };
-  const silver = (): Promise<TableVersion> => catalog.load(dataset.silver.name);
-  const dlq = (): Promise<TableVersion> => catalog.load(dlqTable(deps.dlqTable).name);
-  const ofSource = { partition: { bronze_source: dataset.source } };
+export const rowsOfRange = (range: ReprocessRange, { eventTime }: Pick<Dataset, 'eventTime'>): MeantRows[] => {
+  const inBronze = { table: 'bronze', lineage: bronzeLineage } as const;
+  const inSilver = { table: 'silver', lineage: rowLineage } as const;
+  const inDlq = { table: 'dlq', lineage: rowLineage } as const;
   switch (range.by) {
     case 'offsets':
-      return Coverage.fromJson(range.offsets);
     case 'all':
-      return (await catalog.load(dataset.bronze.name)).coverage;
+      return [];
     case 'kafka-timestamp':
-      return select(await catalog.load(dataset.bronze.name), bronzeLineage, within('kafka_timestamp', BigInt(range.startMicros), BigInt(range.endMicros)));
+      return [{ ...inBronze, ...within('kafka_timestamp', BigInt(range.startMicros), BigInt(range.endMicros)) }];
     case 'event-time': {
       const [start, end] = [BigInt(range.startMicros), BigInt(range.endMicros)];
-      const valid = await select(await silver(), rowLineage, within(dataset.eventTime, start, end));
-      return valid.union(await select(await dlq(), rowLineage, within('kafka_timestamp', start, end), ofSource));
+      return [{ ...inSilver, ...within(eventTime, start, end) }, { ...inDlq, ...within('kafka_timestamp', start, end) }];
     }
     case 'refined': {
       const rules = range.ruleVersion === undefined ? undefined : withRuleVersion(range.ruleVersion);
@@ -156,10 +157,23 @@ export const selectOffsets = async (deps: SelectDeps, range: ReprocessRange): Pr
         if (!when) return rules ?? { bounds: [], test: { columns: [], of: () => () => true } };
         return rules ? { bounds: [...when.bounds, ...rules.bounds], test: both(when.test, rules.test) } : when;
       };
-      const valid = await select(await silver(), rowLineage, conditions('validation_timestamp'));
-      return valid.union(await select(await dlq(), rowLineage, conditions('error_timestamp'), ofSource));
+      return [{ ...inSilver, ...conditions('validation_timestamp') }, { ...inDlq, ...conditions('error_timestamp') }];
     }
     case 'micro-batches':
       throw new TidemarkError('BAD_INPUT', 'micro-batches: expected their offsets, which their Workflow Executions tell');
   }
+};
+
+/** The offsets that a range means, exact to the row, as far as the tables have their rows: those in the archive are found by src/retention/archived-rows.ts. */
+export const selectOffsets = async (deps: SelectDeps, range: ReprocessRange): Promise<Coverage> => {
+  const { catalog, dataset } = deps;
+  if (range.by === 'offsets') return Coverage.fromJson(range.offsets);
+  if (range.by === 'all') return (await catalog.load(dataset.bronze.name)).coverage;
+  let selected = Coverage.empty;
+  for (const { table, lineage, bounds, test } of rowsOfRange(range, dataset)) {
+    const version = await catalog.load(table === 'dlq' ? dlqTable(deps.dlqTable).name : dataset[table].name);
+    const files = await version.scan({ ...(table === 'dlq' ? { partition: { bronze_source: dataset.source } } : {}), bounds });
+    selected = selected.union(await offsetsOfFiles(deps, files, lineage, test));
+  }
+  return selected;
 };

@@ -64,10 +64,10 @@ export async function* stagedChunks(store: ObjectStore, planKey: string, chunks:
   }
 }
 
-/** Every staging object of one run. */
-export const forgetStaging = async (store: ObjectStore, planKey: string): Promise<void> => {
+const forget = async (store: ObjectStore, prefix: string, isMeant: (key: string) => boolean = () => true): Promise<void> => {
   let keys: string[] = [];
-  for await (const { key } of store.list(folderOf(planKey))) {
+  for await (const { key } of store.list(prefix)) {
+    if (!isMeant(key)) continue;
     keys.push(key);
     if (keys.length === 1_000) {
       await store.delete(keys);
@@ -75,4 +75,16 @@ export const forgetStaging = async (store: ObjectStore, planKey: string): Promis
     }
   }
   if (keys.length > 0) await store.delete(keys);
+};
+
+/** Every staging object of one plan. */
+export const forgetStaging = (store: ObjectStore, planKey: string): Promise<void> => forget(store, folderOf(planKey));
+
+const planFolder = /^[\da-f-]{36}\//;
+
+/** The same, and before it those of plans that the reprocess made and never came to know, because the process that made them died. */
+export const forgetRun = async (store: ObjectStore, { reprocessId, planKey }: { reprocessId: string; planKey: string }): Promise<void> => {
+  const prefix = `staging/${reprocessId}/`;
+  await forget(store, prefix, (key) => planFolder.test(key.slice(prefix.length)) && !key.startsWith(folderOf(planKey)));
+  await forgetStaging(store, planKey);
 };

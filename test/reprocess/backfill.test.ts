@@ -7,6 +7,7 @@ import { Coverage, IntervalSet, topicPartitionKey } from '../../src/domain/offse
 import { candidateBytes } from '../../src/refine/gold-candidates.ts';
 import { rowLineage } from '../../src/refine/lineage-files.ts';
 import { claimsOf } from '../../src/reprocess/claims.ts';
+import { noArchive } from '../support/no-archive.ts';
 import type { Reading, ReadingsLakeOptions } from './readings-lake.ts';
 import { offsetsOfFiles } from '../../src/reprocess/select-offsets.ts';
 import { loadChunk } from '../../src/reprocess/staging.ts';
@@ -275,6 +276,18 @@ describe('a backfill that is hit', () => {
     await expect(activities.replaceSilver(first)).rejects.toMatchObject({ type: 'CLAIM_LOST' });
   });
 
+  test.each(['finish', 'abandon'] as const)('by deaths while it planned leaves no plan of them behind (%s), and those of others alone', async (end) => {
+    const lake = await damaged();
+    const staged = (): string[] => [...lake.store.objects.keys()].filter((key) => key.startsWith('staging/'));
+    for (const id of ['one', 'one', 'one/more', 'two', 'one']) await lake.plan({ by: 'all' }, id);
+    const others = staged().filter((key) => !/^staging\/backfill\/one\/[\da-f-]{36}\//.test(key));
+    expect(others.length).toBeGreaterThan(0);
+    const planned = await lake.plan({ by: 'all' }, 'one');
+    if (end === 'finish') await lake.roll(planned);
+    else await lake.activities().abandonReprocess(planned);
+    expect(staged()).toEqual(others);
+  });
+
   test('by a release in its middle does not mix two rule versions', async () => {
     const lake = await damaged();
     const planned = await lake.plan({ by: 'all' });
@@ -313,7 +326,7 @@ describe('rows that are gone', () => {
 
   test('from Bronze, and in the archive, are restored first and refined again', async () => {
     let restore: ((offsets: Coverage) => Promise<Coverage>) | undefined;
-    const lake = await ReadingsLake.open({ restoreBronze: (offsets) => restore!(offsets) });
+    const lake = await ReadingsLake.open({ archive: { ...noArchive, restoreBronze: (_, offsets) => restore!(offsets) } });
     await fill(lake, records, [20, 33]);
     const [first] = await (await lake.load('bronze')).scan();
     await lake.catalog.commit(lake.dataset.bronze.name, { commitId: 'retention', add: [], remove: [first!.filePath] });

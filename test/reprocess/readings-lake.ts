@@ -1,5 +1,6 @@
 import { MockActivityEnvironment } from '@temporalio/testing';
 import { createBackfillActivities } from '../../activities/backfill.ts';
+import type { BackfillArchive } from '../../activities/backfill.ts';
 import { createReprocessActivities } from '../../activities/reprocess.ts';
 import type { PlannedBackfillRun, ReprocessRange } from '../../src/contracts/backfill.ts';
 import type { ReprocessActivities, ReprocessRef } from '../../src/contracts/reprocess.ts';
@@ -27,6 +28,7 @@ import { rawSchema, sensorReadings } from '../support/datasets/sensor-readings.t
 import type { RawReading } from '../support/datasets/sensor-readings.ts';
 import type { MemoryObjectStore } from '../support/memory-object-store.ts';
 import { createMemoryObjectStore } from '../support/memory-object-store.ts';
+import { noArchive } from '../support/no-archive.ts';
 import { wireEncoder } from '../support/raw-records.ts';
 import { rowTexts } from '../support/table-rows.ts';
 
@@ -76,7 +78,7 @@ export interface ReadingsLakeOptions {
   isRunning?: (reprocessId: string) => boolean;
   /** Snapshots that a commit keeps. */
   snapshotsKept?: number;
-  restoreBronze?: (offsets: Coverage) => Promise<Coverage>;
+  archive?: BackfillArchive;
 }
 
 export class ReadingsLake {
@@ -187,7 +189,7 @@ export class ReadingsLake {
     const pool = { run: this.run.bind(this) as RefinePool['run'] };
     const activities = {
       ...createReprocessActivities({ catalog, store, pipeline, pool, isRunning: (id) => Promise.resolve(this.options.isRunning?.(id) ?? true), now: () => (this.nowMs += 1) }),
-      ...createBackfillActivities({ catalog, store, pipeline, pool, chunkRowsMax: this.options.chunkRowsMax ?? 40, offsetsOfMicroBatch: () => Promise.resolve(undefined), restoreBronze: (_, offsets) => this.options.restoreBronze?.(offsets) ?? Promise.resolve(Coverage.empty) }),
+      ...createBackfillActivities({ catalog, store, pipeline, pool, chunkRowsMax: this.options.chunkRowsMax ?? 40, offsetsOfMicroBatch: () => Promise.resolve(undefined), archive: this.options.archive ?? noArchive }),
     };
     const environment = new MockActivityEnvironment();
     return Object.fromEntries(Object.entries(activities).map(([name, activity]) => [name, (input: never) => environment.run(activity as (given: never) => Promise<unknown>, input)])) as typeof activities;

@@ -32,6 +32,7 @@ import { createTaskRunners } from '../../src/refine/refine-tasks.ts';
 import type { TaskName } from '../../src/refine/refine-tasks.ts';
 import { createSchemaStore } from '../../src/schema-registry/schema-store.ts';
 import { createMemoryObjectStore } from './memory-object-store.ts';
+import { noArchive } from './no-archive.ts';
 
 export const rawSchemaId = 7;
 const microsPerDay = 86_400_000_000n;
@@ -166,7 +167,7 @@ export const createDlqLake = async (store: ObjectStore = createMemoryObjectStore
       const tasks = createTaskRunners({ store, catalog, pipeline, schemas });
       const pool = { run: (name: TaskName, input: never) => tasks[name](input, { signal: new AbortController().signal, onProgress: () => {} }) } as unknown as Pick<RefinePool, 'run'>;
       const backfill = createBackfillActivities({
-        catalog, store, pipeline, pool, chunkRowsMax: 10, offsetsOfMicroBatch: () => Promise.resolve(undefined), restoreBronze: () => Promise.resolve(Coverage.empty),
+        catalog, store, pipeline, pool, chunkRowsMax: 10, offsetsOfMicroBatch: () => Promise.resolve(undefined), archive: noArchive,
       });
       const activities = createReprocessActivities({ catalog, store, pipeline, pool, isRunning: () => Promise.resolve(true) });
       const id = randomUUID();
