@@ -54,7 +54,7 @@ export const compactGroup = async (deps: CompactGroupDeps, { folder, group }: Pi
     await atStep?.('written');
     try {
       const { status, snapshotId } = await catalog.commit(name, {
-        commitId: commitIdOf(table, due), operation: 'replace', add: written, remove: due.files.map(({ filePath }) => filePath),
+        commitId: commitIdOf(table, due), operation: 'replace', preparedSince: version, add: written, remove: due.files.map(({ filePath }) => filePath),
         check: (base) => { throwIfHeld(base, [due.partition], now()); }, ...(signal ? { signal } : {}),
       });
       await atStep?.('committed');

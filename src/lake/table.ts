@@ -50,6 +50,15 @@ export interface TableVersion {
 }
 
 /**
+ * Table property that each clean-up of orphan files changes before it deletes any. So a commit that was asleep meanwhile conflicts, and sees
+ * that what it had written, and no metadata named yet, may be gone.
+ */
+export const cleanUpProperty = 'tidemark.clean-up';
+
+/** The last clean-up that a version of the table knows of. */
+export const cleanUpOf = ({ properties }: Pick<TableVersion, 'properties'>): string | undefined => properties[cleanUpProperty];
+
+/**
  * What a commit depends on, checked again on each attempt after a reload. All given requirements must hold.
  * - coverageAbsent: none of these offsets is covered yet (an append). If ALL of them are covered already the commit is
  *   a repetition: it succeeds as `alreadyCommitted`. If a part is covered: COVERAGE_CONFLICT.
@@ -69,6 +78,12 @@ export interface CommitRequest {
   coverageAbsent?: Coverage;
   coveragePresent?: Coverage;
   bucketsUnchangedSince?: { base: TableVersion; partitions: readonly PartitionTuple[] };
+  /**
+   * A version that was loaded before the first added file was begun (default: `bucketsUnchangedSince.base`). If orphan files were cleaned up
+   * since: COMMIT_CONFLICT, without a retry: the caller prepares again, for a clean-up may have taken its files. For all files that nothing
+   * names before the commit: no staging object, no manifest of the archive, no stream's checkpoint.
+   */
+  preparedSince?: TableVersion;
   /** `replace`: the same rows in other files (a compaction). Absent: append, delete or overwrite, by what is added and removed. */
   operation?: 'replace';
   /** Goes to the snapshot's summary. Never secrets. */

@@ -11,6 +11,7 @@ import { decodeSingleValue } from '../lake/iceberg/single-value.ts';
 import { bytesSource, copyColumnChunks, isCopyable, objectSource, openParquet, readColumns, readStoredColumns, type ParquetFile } from '../lake/parquet-reader.ts';
 import { DataFileBuilder } from '../lake/parquet-writer.ts';
 import type { Field, PartitionTuple, PrimitiveType } from '../lake/schema.ts';
+import { cleanUpOf } from '../lake/table.ts';
 import type { Catalog, CommitRequest, LiveFile, TableVersion } from '../lake/table.ts';
 import {
   bucketName, Candidates, candidateBytes, compareLineage, estimateRows, EventTimes, KeySet, lostNothing, lostToGold, PlannedOffsets, planBuckets,
@@ -196,9 +197,13 @@ export const mergeGold = async (deps: MergeGoldDeps, input: MergeGoldInput): Pro
   const { catalog, dataset, attemptsMax = attemptsDefault } = deps;
   const requested = Coverage.fromJson(input.coverage);
   let merge: GoldMerge | undefined;
+  let cleanUp: string | undefined;
   for (let attempts = 1; ; attempts += 1) {
     deps.signal?.throwIfAborted();
     const base = await catalog.load(dataset.gold.name);
+    // What was written before a clean-up of orphan files may be gone.
+    if (cleanUp !== cleanUpOf(base)) merge = undefined;
+    cleanUp = cleanUpOf(base);
     const planned = input.again ? requested : requested.subtract(base.coverage);
     if (planned.isEmpty) return repetition(base, input.commitId, attempts);
     if (!merge?.planned.equals(planned)) merge = await GoldMerge.plan(deps, input, planned);
@@ -230,10 +235,13 @@ export const replaceGold = async (deps: MergeGoldDeps, input: ReplaceGoldInput):
   const requested = Coverage.fromJson(input.coverage);
   const hold = new GoldHold(catalog, dataset.gold.name, input.holder, now);
   let merge: GoldMerge | undefined;
+  let cleanUp: string | undefined;
   try {
     for (let attempts = 1; ; attempts += 1) {
       signal?.throwIfAborted();
       const base = await catalog.load(dataset.gold.name);
+      if (cleanUp !== cleanUpOf(base)) merge = undefined;
+      cleanUp = cleanUpOf(base);
       if (base.snapshots.some(({ summary }) => summary[commitIdKey] === input.commitId)) return repetition(base, input.commitId, attempts);
       merge ??= await GoldMerge.planReplacement(deps, input, requested, base, hold);
       try {

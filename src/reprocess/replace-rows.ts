@@ -10,6 +10,7 @@ import type { ObjectStore } from '../lake/object-store.ts';
 import { copyColumnChunks, isCopyable, objectSource, openParquet, readColumns } from '../lake/parquet-reader.ts';
 import { DataFileBuilder } from '../lake/parquet-writer.ts';
 import type { TableDefinition } from '../lake/schema.ts';
+import { cleanUpOf } from '../lake/table.ts';
 import type { Catalog, LiveFile } from '../lake/table.ts';
 import { PlannedOffsets } from '../refine/gold-candidates.ts';
 import { filesOfOffsets, rowLineage } from '../refine/lineage-files.ts';
@@ -66,10 +67,14 @@ export const replaceRows = async (deps: ReplaceRowsDeps, input: ReplaceRowsInput
   const replaced = input.keep ? offsets.subtract(await notStaged(deps, Coverage.fromJson(input.keep), add)) : offsets;
   const addedRows = add.reduce((sum, { recordCount }) => sum + recordCount, 0);
   const rewritten = new Map<string, Rewritten>();
+  let cleanUp: string | undefined;
   const planned = new PlannedOffsets(replaced);
   for (let attempts = 1; ; attempts += 1) {
     signal?.throwIfAborted();
     const base = await catalog.load(definition.name);
+    // What was written before a clean-up of orphan files may be gone.
+    if (cleanUp !== cleanUpOf(base)) rewritten.clear();
+    cleanUp = cleanUpOf(base);
     const claim = publishingClaim(base, input);
     if (claim.isPublished) return { status: 'alreadyCommitted', snapshotId: null, addedRows, removedRows: 0, attempts };
     const files = await filesOfOffsets(base, replaced, rowLineage, input.table === 'dlq' ? { partition: { bronze_source: dataset.source } } : {});
@@ -90,6 +95,7 @@ export const replaceRows = async (deps: ReplaceRowsDeps, input: ReplaceRowsInput
         commitId: `${input.planKey}/${input.table}`,
         add: [...add, ...touched.flatMap(({ result }) => result.file ?? [])],
         remove: touched.map(({ file }) => file.filePath),
+        preparedSince: base,
         coveragePresent: offsets,
         setProperties: claim.setProperties,
         check: claim.check,

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import type { TidiedTable } from '../contracts/retention.ts';
 import { parseBronzeFileSuffix } from '../contracts/bronze.ts';
 import { ingestGapsTable } from '../datasets/engine-tables.ts';
@@ -8,6 +9,7 @@ import { pendingFiles } from './archive.ts';
 import type { Coverage } from '../domain/offsets.ts';
 import { IntervalSet, topicPartitionKey } from '../domain/offsets.ts';
 import type { ObjectStore } from '../lake/object-store.ts';
+import { cleanUpProperty } from '../lake/table.ts';
 import type { ObjectStoreCatalog } from '../lake/object-store-catalog.ts';
 
 export interface TidyLimits {
@@ -114,14 +116,24 @@ export const tidyTable = async (deps: TidyDeps, table: string, onProgress?: (pro
   const pending = pendingFiles(await deps.archive.list(table));
   const settled = await settledOffsets(deps, table);
   const sinceMs = nowMs - limits.orphanGraceMs;
-  const { locations, unknown } = await catalog.reachableFiles(table, sinceMs);
+  const { locations: reachable, unknown } = await catalog.reachableFiles(table, sinceMs);
   if (unknown !== null) return { ...tidied, heldBack: unknown };
+  const locations = new Set(reachable);
   const before = Math.min(sinceMs, writerMs ?? sinceMs);
   if (before < sinceMs) tidied.heldBack = `files written since ${new Date(before).toISOString()}, when the oldest Workflow began that still runs`;
   const dataRoot = store.keyOf(catalog.dataLocation(table, ''));
   const tableRoot = dataRoot.slice(0, -'data/'.length);
   let orphans: { key: string; size: number }[] = [];
+  let isFenced = false;
   const remove = async (): Promise<void> => {
+    if (!isFenced) {
+      // Whoever is about to commit files of its own, and was asleep: from here on its commit conflicts. What it committed before is seen.
+      await catalog.commit(table, { commitId: `clean-up/${randomUUID()}`, add: [], setProperties: { [cleanUpProperty]: randomUUID() }, ...(signal ? { signal } : {}) });
+      const { locations: reached } = await catalog.reachableFiles(table, sinceMs);
+      for (const location of reached) locations.add(location);
+      isFenced = true;
+      orphans = orphans.filter(({ key }) => !locations.has(store.location(key)));
+    }
     await store.delete(orphans.map(({ key }) => key));
     tidied.orphanFiles += orphans.length;
     tidied.orphanBytes += orphans.reduce((sum, { size }) => sum + size, 0);

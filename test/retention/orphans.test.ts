@@ -1,10 +1,14 @@
 import { randomUUID } from 'node:crypto';
-import { expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
+import { compactGroup } from '../../src/compaction/compact.ts';
+import { planCompaction } from '../../src/compaction/plan.ts';
+import { compactedTableOf } from '../../src/compaction/tables.ts';
 import { bronzeFileSuffix } from '../../src/contracts/bronze.ts';
 import { dayMs } from '../../src/domain/retention.ts';
+import { createObjectStoreCatalog } from '../../src/lake/object-store-catalog.ts';
 import { tidyTable } from '../../src/retention/orphans.ts';
 import { topicOf } from '../audit/small-lake.ts';
-import { createAgingLake, datasetOf, hourMs } from './aging-lake.ts';
+import { createAgingLake, datasetOf, hourMs, pipeline } from './aging-lake.ts';
 import type { AgingLake } from './aging-lake.ts';
 
 const source = 'north';
@@ -142,4 +146,63 @@ test('a table whose hint is read while it is swept loses no file that a reader o
   const live = await (await catalog.load(silver.name)).scan();
   // A day of four rewrites stays, and what was current when it began.
   expect(data.length).toBeLessThanOrEqual(live.length * 6);
+});
+
+describe('a process that sleeps through the clean-up, and then commits what it had written before', () => {
+  const settled = async (lake: AgingLake, table: string): Promise<void> => {
+    for (const { filePath } of await (await lake.catalog.load(table)).scan()) expect(lake.store.objects.has(lake.store.keyOf(filePath))).toBe(true);
+    expect((await lake.audit()).findings).toEqual([]);
+  };
+  /** Falls asleep in the first put of such a key until it is woken. */
+  const sleepAt = (lake: AgingLake, pattern: RegExp): { asleep: Promise<void>; wake: () => void } => {
+    const [asleep, awake] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+    lake.store.onPut = (key) => {
+      if (!pattern.test(key)) return undefined;
+      lake.store.onPut = undefined;
+      return () => {
+        asleep.resolve();
+        return awake.promise;
+      };
+    };
+    return { asleep: asleep.promise, wake: awake.resolve };
+  };
+  const cleanUp = async (lake: AgingLake, table: string): Promise<number> => {
+    // Temporal has given up on it: no Workflow protects what it wrote.
+    lake.setTime(lake.now() + 3 * dayMs);
+    return (await tidyTable({ ...lake.tidyDeps, catalog: createObjectStoreCatalog({ store: lake.store, namespace: pipeline.namespace, now: lake.now }) }, table)).orphanFiles;
+  };
+  const fresh = async (): Promise<AgingLake> => {
+    const lake = await createTidyLake();
+    for (let batch = 0; batch < 4; batch += 1) await lake.refineAndMerge(source, await lake.ingestNow(source, 0, 20));
+    lake.setTime(lake.now() + hourMs);
+    return lake;
+  };
+
+  test('writes its manifests again', async () => {
+    const lake = await fresh();
+    const { asleep, wake } = sleepAt(lake, new RegExp(`/${bronze.name}/metadata/v\\d+`));
+    const ingesting = lake.ingestNow(source, 0, 20);
+    await asleep;
+    expect(await cleanUp(lake, bronze.name)).toBeGreaterThan(0);
+    wake();
+    const readings = await ingesting;
+    await lake.refineAndMerge(source, readings);
+    await settled(lake, bronze.name);
+  });
+
+  test.each(['written', 'version'] as const)('compacts anew (asleep at: %s)', async (at) => {
+    const lake = await fresh();
+    const table = compactedTableOf(pipeline, bronze.name);
+    const policy = { targetBytes: 1 << 26, filesMin: 2, quietMs: 0 };
+    const rows = await lake.liveRows(bronze.name);
+    const { asleep, wake } = sleepAt(lake, at === 'version' ? new RegExp(`/${bronze.name}/metadata/v\\d+`) : new RegExp(`/${bronze.name}/metadata/`));
+    const [due] = (await planCompaction(await lake.catalog.load(bronze.name), table, policy, lake.now())).groups;
+    const compacting = compactGroup({ store: lake.store, catalog: lake.catalog, table, policy, now: lake.now }, due!);
+    await asleep;
+    expect(await cleanUp(lake, bronze.name)).toBeGreaterThan(0);
+    wake();
+    expect(await compacting).toMatchObject({ status: 'committed', attempts: 2 });
+    expect(await lake.liveRows(bronze.name)).toBe(rows);
+    await settled(lake, bronze.name);
+  });
 });

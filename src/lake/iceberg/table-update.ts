@@ -4,6 +4,7 @@ import type { Coverage } from '../../domain/offsets.ts';
 import { planMerge } from '../merge-plan.ts';
 import type { ObjectStore } from '../object-store.ts';
 import type { PartitionTuple } from '../schema.ts';
+import { cleanUpOf } from '../table.ts';
 import type { CommitRequest, SnapshotInfo } from '../table.ts';
 import { LoadedTable } from './loaded-table.ts';
 import { encodeManifestList, liveFilesCount, type ManifestFile } from './manifest-list.ts';
@@ -29,8 +30,9 @@ export interface PreparedCommit {
   attempt: string;
   snapshotId: number;
   added: ManifestEntry[] | undefined;
-  /** The manifests with exactly the added files, once one attempt has written them. */
+  /** The manifests with exactly the added files, once one attempt has written them, on a version that knew of that clean-up. */
   addedManifests: WrittenManifest[] | undefined;
+  cleanUp: string | undefined;
 }
 interface WrittenManifest { location: string; length: number; entries: readonly ManifestEntry[] }
 
@@ -40,6 +42,7 @@ export const newPreparedCommit = (): PreparedCommit => ({
   snapshotId: Number(randomBytes(8).readBigUInt64BE() >> 12n) + 1,
   added: undefined,
   addedManifests: undefined,
+  cleanUp: undefined,
 });
 
 export type Verdict = { verdict: 'proceed' } | { verdict: 'alreadyCommitted'; snapshotId: bigint | null };
@@ -48,7 +51,7 @@ export type Verdict = { verdict: 'proceed' } | { verdict: 'alreadyCommitted'; sn
 export async function checkRequirements(base: LoadedTable, request: CommitRequest): Promise<Verdict> {
   const done = base.metadata.snapshots.find(({ summary }) => summary[commitIdKey] === request.commitId);
   if (done) return { verdict: 'alreadyCommitted', snapshotId: BigInt(done['snapshot-id']) };
-  const { coverageAbsent, coveragePresent, bucketsUnchangedSince } = request;
+  const { coverageAbsent, coveragePresent, bucketsUnchangedSince, preparedSince = bucketsUnchangedSince?.base } = request;
   if (coverageAbsent && !coverageAbsent.isEmpty) {
     const present = coverageAbsent.intersect(base.coverage);
     if (present.equals(coverageAbsent)) return { verdict: 'alreadyCommitted', snapshotId: null };
@@ -61,6 +64,9 @@ export async function checkRequirements(base: LoadedTable, request: CommitReques
     if (!missing.isEmpty) {
       throw new TidemarkError('COVERAGE_CONFLICT', `commit ${request.commitId} to ${base.name}: expected ${describe(coveragePresent)} to be covered, found ${describe(missing)} absent at version ${base.version}`);
     }
+  }
+  if (preparedSince && cleanUpOf(preparedSince) !== cleanUpOf(base)) {
+    throw new TidemarkError('COMMIT_CONFLICT', `commit ${request.commitId} to ${base.name}: expected its files to be younger than the last clean-up of orphan files, found that one has run since version ${preparedSince.version}`);
   }
   if (bucketsUnchangedSince) {
     const since = bucketsUnchangedSince.base;
@@ -192,6 +198,7 @@ async function stageSnapshot(
     return codec.describe(entries, location, length, snapshotId, sequenceNumber);
   };
 
+  if (prepared.cleanUp !== cleanUpOf(base)) Object.assign(prepared, { addedManifests: undefined, cleanUp: cleanUpOf(base) });
   prepared.added ??= request.add.map((file) => codec.addedEntry(file, snapshotId));
   const { kept, removed } = await withoutRemoved(base, request, snapshotId);
   const staged: StagedManifest[] = [
