@@ -134,3 +134,32 @@ test('Alertmanager routes every severity to a receiver that it has, and the inhi
     .filter((matcher) => matcher.startsWith('alertname')).flatMap((matcher) => /"(.*)"/.exec(matcher)![1]!.split('|'));
   for (const name of names) expect(rules.some(({ alert }) => new RegExp(`^(?:${name})$`).test(alert)), name).toBe(true);
 });
+
+const amtool = await findOnPath('amtool', process.env);
+test.skipIf(amtool === undefined)('amtool: the routing is valid, a page wakes somebody, and all else waits (skipped where amtool is not on the PATH)', async () => {
+  const file = pathOf('deploy/alertmanager/alertmanager.yml');
+  const run = async (...args: string[]): Promise<string> => (await promisify(execFile)(amtool!, args)).stdout;
+  expect(await run('check-config', file)).toContain('SUCCESS');
+  for (const { alert, labels: { severity } } of rules) {
+    expect((await run('config', 'routes', 'test', `--config.file=${file}`, `severity=${severity}`, `alertname=${alert}`, 'source=a')).trim(), alert).toBe(severity);
+  }
+}, 120_000);
+
+/** What dashboards and runbooks elsewhere may count on: renaming one breaks them in silence. */
+const promised = {
+  bySource: [
+    'bronze_records_ingested_total', 'bronze_kafka_lag_seconds', 'bronze_kafka_lag_records', 'bronze_processing_time_seconds', 'silver_records_valid_total', 'silver_records_invalid_total',
+    'validation_errors_total', 'dlq_rate_percent', 'gold_records_written_total', 'duplicates_removed_total', 'deduplication_rate_percent', 'checkpoint_write_latency_seconds', 'checkpoint_size_bytes',
+    'checkpoint_recovery_time_seconds', 'ingest_gap_records_total', 'retention_time_to_loss_seconds', 'freshness_seconds', 'silver_batch_processing_time_seconds', 'records_processed_per_second', 'late_records_total',
+  ],
+  byTable: [
+    'partitions_created_total', 'partition_size_bytes', 'iceberg_commit_latency_seconds', 'iceberg_commit_conflicts_total', 'data_file_count', 'metadata_file_count', 'stored_bytes',
+  ],
+  ofProcess: ['buffer_bytes', 'buffer_budget_bytes', 'reprocess_progress_ratio', 'reprocess_rows_remaining', 'audit_findings', 'process_resident_memory_bytes', 'process_cpu_seconds_total'],
+};
+test('the metrics that the design promises are there under their names, by source and by table', () => {
+  const labelsOf = (name: string): readonly string[] | undefined => definitionOf(name)?.labels ?? definitionOf(`${name}_count`)?.labels;
+  expect(promised.bySource.filter((name) => !labelsOf(name)?.includes('source'))).toEqual([]);
+  expect(promised.byTable.filter((name) => !labelsOf(name)?.includes('table'))).toEqual([]);
+  expect(promised.ofProcess.filter((name) => labelsOf(name) === undefined)).toEqual([]);
+});
