@@ -123,7 +123,8 @@ await runCommand<Options>(program, async ({ where, hour, limit, json }, args) =>
     const isFound = records.some(({ bronze, silver, dlq }) => bronze.status !== 'notThere' || silver.length > 0 || dlq.length > 0);
     const durationMs = Math.round(performance.now() - startedMs);
     if (json) {
-      process.stdout.write(`${JSON.stringify({ record: text, found: places.length, records, ...(offsetsTried === null ? {} : { offsetsTried }), durationMs })}\n`);
+      const { user, system } = process.cpuUsage();
+      process.stdout.write(`${JSON.stringify({ record: text, found: places.length, records, ...(offsetsTried === null ? {} : { offsetsTried }), durationMs, cpuMs: Math.round((user + system) / 1_000) })}\n`);
     } else {
       process.stdout.write(`${records.map((story) => `${printed(story)}\n\n`).join('')}`);
       if (places.length > limit) process.stdout.write(`… ${thousands(places.length - limit)} more: narrow it with --where or --hour, or raise --limit\n`);
