@@ -12,6 +12,7 @@ import { datasetOf } from '../src/datasets/pipeline.ts';
 import { TidemarkError } from '../src/domain/errors.ts';
 import { failureCause } from '../src/domain/failure-cause.ts';
 import { Coverage } from '../src/domain/offsets.ts';
+import { utcMs } from '../src/domain/utc-time.ts';
 import { planBackfill } from '../src/reprocess/plan-backfill.ts';
 import { createBackfillArchive } from '../src/retention/backfill-archive.ts';
 import { ProgressLine, command, exitFailed, exitOk, megabytes, runCommand, stopSignal, table, thousands } from './cli.ts';
@@ -58,7 +59,7 @@ const program = command('start-backfill', 'Refine a range of one source again fr
   .requiredOption('--source <name>', 'The source')
   .option('--all', 'Everything that Bronze has')
   .option('--offsets <range>', '<topic>/<partition>:<start>-<end>[,…], or <start>-<end>[,…] of every topic partition; repeatable', repeated)
-  .option('--kafka-time <start..end>', 'Records produced in this time: ISO 8601, e.g. 2026-03-01T06:00Z..2026-03-01T12:00Z')
+  .option('--kafka-time <start..end>', 'Records produced in this time: ISO 8601, UTC without a zone, e.g. 2026-03-01T06:00..2026-03-01T12:00')
   .option('--event-time <start..end>', 'Trades that happened in this time (rejected records: produced in it)')
   .option('--refined <start..end>', 'Rows refined in this time: from the bad release to its fix')
   .option('--rule-version <version>', 'Rows refined under this rule version; with --refined: both')
@@ -72,8 +73,8 @@ const program = command('start-backfill', 'Refine a range of one source again fr
   .addHelpText('after', `\nSteer it with npm run backfill-status -- pause|resume|throttle|cancel --id <id>, or by Signals in the Temporal Web UI.\nExit code: 0 when it was started (with --wait: completed), 1 if it failed, 2 for a bad command line.\n\n${environmentHelp()}`);
 
 const microsOf = (option: string, text: string): string => {
-  const ms = Date.parse(text);
-  if (Number.isNaN(ms)) throw new TidemarkError('BAD_INPUT', `${option}: expected an ISO 8601 time, found ${JSON.stringify(text)}`);
+  const ms = utcMs(text);
+  if (ms === undefined) throw new TidemarkError('BAD_INPUT', `${option}: expected an ISO 8601 time, found ${JSON.stringify(text)}`);
   return String(BigInt(ms) * 1_000n);
 };
 const timesOf = (option: string, text: string): { startMicros: string; endMicros: string } => {

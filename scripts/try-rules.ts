@@ -8,6 +8,7 @@ import { TidemarkError } from '../src/domain/errors.ts';
 import { DecoderCache } from '../src/refine/decoders.ts';
 import { createRegistryClient } from '../src/schema-registry/registry-client.ts';
 import { createSchemaStore } from '../src/schema-registry/schema-store.ts';
+import { utcMs } from '../src/domain/utc-time.ts';
 import { ProgressLine, command, exitFailed, exitOk, runCommand, stopSignal, table, thousands } from './cli.ts';
 import { wholeNumber } from './wire/dlq-options.ts';
 import { openLakeReadOnly } from './wire/lake.ts';
@@ -16,8 +17,8 @@ import { loadPipeline } from './wire/pipeline.ts';
 interface Options { source?: string[]; sample: number; from?: bigint; until?: bigint; failAbove?: number; json?: boolean }
 
 const micros = (text: string): bigint => {
-  const ms = Date.parse(text);
-  if (Number.isNaN(ms)) throw new InvalidArgumentError('Expected a date or time as ISO 8601 has it.');
+  const ms = utcMs(text);
+  if (ms === undefined) throw new InvalidArgumentError('Expected a date or time as ISO 8601 has it.');
   return BigInt(ms) * 1_000n;
 };
 const percent = (text: string): number => {
@@ -29,7 +30,7 @@ const percent = (text: string): number => {
 const program = command('try-rules', 'A canary for rules: refine a sample of the lake\'s Bronze with the mapping and the rules of this working tree, and print which records would get another verdict. Writes nothing.')
   .option('--source <name>', 'Only this source; repeatable', (name: string, names: string[] = []) => [...names, name])
   .option('--sample <rows>', 'About so many records of each source, spread over its files', wholeNumber, 20_000)
-  .option('--from <time>', 'Kafka timestamp from here on, ISO 8601', micros)
+  .option('--from <time>', 'Kafka timestamp from here on, ISO 8601, UTC without a zone', micros)
   .option('--until <time>', 'Kafka timestamp below this', micros)
   .option('--fail-above <percent>', 'Exit 1 if more of the valid records than this would be refused', percent)
   .option('--json', 'Print one JSON object')

@@ -2,6 +2,7 @@ import type { Command } from 'commander';
 import { InvalidArgumentError, Option } from 'commander';
 import type { DlqSelection, DlqState } from '../../src/contracts/dlq-replay.ts';
 import { dlqStates } from '../../src/contracts/dlq-replay.ts';
+import { utcMs } from '../../src/domain/utc-time.ts';
 
 /** What the commands select DLQ rows by. */
 export interface SelectionOptions {
@@ -27,7 +28,7 @@ export const wholeNumber = (text: string): number => {
 };
 const ids = (text: string, before: number[] = []): number[] => texts(text).reduce((list, part) => [...list, wholeNumber(part)], before);
 const moment = (text: string): string => {
-  if (Number.isNaN(Date.parse(text))) throw new InvalidArgumentError('Expected a date or time as ISO 8601 has it, e.g. 2026-11-21 or 2026-11-21T13:00:00Z.');
+  if (utcMs(text) === undefined) throw new InvalidArgumentError('Expected a date or time as ISO 8601 has it, e.g. 2026-11-21 or 2026-11-21T13:00:00Z.');
   return text;
 };
 

@@ -2,6 +2,7 @@ import type { DlqSelection, DlqState } from '../contracts/dlq-replay.ts';
 import { dlqStates, selectedRecordsMax } from '../contracts/dlq-replay.ts';
 import { TidemarkError } from '../domain/errors.ts';
 import { parseTopicPartitionKey, topicPartitionKey } from '../domain/offsets.ts';
+import { utcMs } from '../domain/utc-time.ts';
 import type { ColumnBatch } from '../lake/columns.ts';
 import type { ScanOptions } from '../lake/table.ts';
 
@@ -24,8 +25,8 @@ export const parseRecordPlace = (text: string): RecordPlace => {
 export const recordPlaceText = ({ topic, partition, offset }: RecordPlace): string => `${topicPartitionKey(topic, partition)}/${offset}`;
 
 const microsOf = (name: string, text: string): bigint => {
-  const ms = Date.parse(text);
-  if (Number.isNaN(ms)) throw new TidemarkError('BAD_INPUT', `${name}: expected a date or time as ISO 8601 has it, found ${JSON.stringify(text)}`);
+  const ms = utcMs(text);
+  if (ms === undefined) throw new TidemarkError('BAD_INPUT', `${name}: expected a date or time as ISO 8601 has it, found ${JSON.stringify(text)}`);
   return BigInt(ms) * 1_000n;
 };
 const microsPerDay = 86_400_000_000n;

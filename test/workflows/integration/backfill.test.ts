@@ -1,4 +1,5 @@
 import { WorkflowFailedError } from '@temporalio/client';
+import { Worker } from '@temporalio/worker';
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
 import { createRandom } from '../../../src/capture/random.ts';
 import { FakeBackfill } from '../../support/fake-backfill.ts';
@@ -86,7 +87,7 @@ describe('while a chunk is refined', () => {
 });
 
 describe('a backfill that continues as new again and again', () => {
-  test('refines each chunk once and loses no Signal, whenever they come', async () => {
+  test('refines each chunk once and loses no Signal, whenever they come, and every run of it replays', async () => {
     const chunks = 30;
     const random = createRandom(seed);
     let last = 0;
@@ -107,8 +108,9 @@ describe('a backfill that continues as new again and again', () => {
       expect([...backfill.refined].sort((a, b) => a - b), `seed ${seed}`).toEqual(chunkNumbers(chunks));
       expect(backfill.steps.filter((step) => !step.startsWith('refine')), `seed ${seed}`).toEqual(['plan', 'claim', ...published]);
       expect(await backfill.progress()).toMatchObject({ phase: 'completed', chunksTotal: chunks, rowsPerSecondLimit: 1e6 + last });
-      const lengths = (await backfill.histories()).map(({ events }) => events?.length ?? 0);
-      expect(lengths.length).toBeGreaterThan(4);
+      const histories = await backfill.histories();
+      expect(histories.length).toBeGreaterThan(4);
+      for (const history of histories) await Worker.runReplayHistory({ workflowBundle: environment.bundle }, history, backfill.handle.workflowId);
     });
   }, 180_000);
 
