@@ -67,13 +67,14 @@ const detailsShown = async (page: Page): Promise<void> => {
   // Not a click: the tabs move until the whole history has been drawn.
   await page.goto(new URL(await tab.getAttribute('href') ?? '', page.url()).href, { timeout: shownMs });
   const deadline = Date.now() + shownMs;
-  const details = page.locator('iframe').nth(2).contentFrame().getByText('Kafka to Gold').first();
-  while (!(await details.isVisible())) {
+  // Markdown is drawn in frames that are given it in their address.
+  while (!(await page.locator('iframe[src*="Kafka%20to%20Gold"]').count())) {
     if (Date.now() > deadline) throw new Error('the Temporal Web UI: expected the current details of a stream, found none');
     // A query that came while the Workflow was busy leaves the page empty; this asks again.
     await page.keyboard.press('r');
     await sleep(detailsEveryMs);
   }
+  await sleep(detailsEveryMs);
 };
 
 /** Trades of both exchanges at a rate until the signal, some bad records among them. */

@@ -127,7 +127,7 @@ test.skipIf(!launched.browser)('with the token a stream is paused and resumed fr
   await page.close();
 }, 2 * minutes);
 
-test.skipIf(!launched.browser)('a server that goes away is said, not hidden', async () => {
+test.skipIf(!launched.browser)('a server that goes away is said, not hidden; when it is there again, started anew or not, so is the page', async () => {
   const { page } = await open();
   await until(page, 'Live,');
   const { pid } = running.temporalWorker;
@@ -139,5 +139,11 @@ test.skipIf(!launched.browser)('a server that goes away is said, not hidden', as
   }
   await page.waitForSelector('#connection[data-state=live]', { timeout: minutes });
   expect(await page.locator('#connection').innerText()).toContain('Live,');
+  await page.evaluate(markPage);
+  process.kill(pid!, 'SIGKILL');
+  await page.waitForSelector('#connection[data-state=lost]', { timeout: minutes });
+  expect(await page.title()).toBe('No connection: Tidemark');
+  await page.waitForSelector('#connection[data-state=live]', { timeout: minutes });
+  expect(await page.evaluate(pageMark)).toBe('as before');
   await page.close();
-}, 2 * minutes);
+}, 3 * minutes);
