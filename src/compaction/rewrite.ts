@@ -32,13 +32,16 @@ export interface RewriteDeps {
   store: ObjectStore;
   /** Bytes of input held at once; decoded columns of one row group and the parts under way come on top. Default 48 MiB. */
   inputBytesMax?: number;
-  /** Rows of a written row group. Default 65,536. */
+  /** Most rows of a written row group. Default 65,536. */
   rowGroupRows?: number;
   signal?: AbortSignal;
   onProgress?: (progress: { rows: number; files: number }) => void;
 }
 
 const inputBytesDefault = 48 << 20;
+/** A file is cut between row groups only: with fewer of them it could not come near a small target. */
+const piecesInFileMin = 4;
+const rowGroupRowsMin = 1_000;
 /** Of one row group, decoded as Parquet counts it. */
 const rowGroupPlainBytesMax = 32 << 20;
 
@@ -59,9 +62,16 @@ export const rewriteFiles = async (deps: RewriteDeps, input: RewriteInput): Prom
     input.onInput?.(file, parquet.keyValueMetadata);
     for (const segment of await segmentsOf(file, parquet, sort)) segments.push(segment);
   }
-  const pieces = piecesOf(segments, sort, deps.rowGroupRows ?? rowGroupRowsDefault);
-  const writer = new RewriteWriter(deps, input, files, sort);
+  const rowGroupRows = Math.min(deps.rowGroupRows ?? rowGroupRowsDefault, rowsWithin(segments, input.targetBytes / piecesInFileMin));
+  const pieces = piecesOf(segments, sort, rowGroupRows);
+  const writer = new RewriteWriter({ ...deps, rowGroupRows }, input, files, sort);
   return writer.write(pieces);
+};
+
+/** Rows whose encoded size is about this. */
+const rowsWithin = (segments: readonly Segment[], encodedBytes: number): number => {
+  const sum = (of: (segment: Segment) => number): number => segments.reduce((total, segment) => total + of(segment), 0);
+  return Math.max(rowGroupRowsMin, Math.floor((encodedBytes * sum(({ rows }) => rows)) / Math.max(1, sum(({ bytes }) => bytes))));
 };
 
 const sortColumnsOf = ({ fields, sortBy = [] }: RewriteInput['table']): SortColumns => {

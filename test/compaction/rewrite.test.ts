@@ -107,6 +107,26 @@ test('files come near the target, and none is a small remainder', async () => {
   for (const { recordCount } of written) expect(Math.abs(recordCount - 1_500)).toBeLessThanOrEqual(200);
 });
 
+test('files of 64 and of 256 KiB land near their target too, with rows and order unchanged', async () => {
+  for (const targetBytes of [1 << 16, 1 << 18]) {
+    const store = createMemoryObjectStore();
+    // Twelve files of a quarter of a target each, in no order; what is equal in all rows counts for nothing.
+    const text = (at: number): string => Array.from({ length: 4 }, (_, i) => (Math.imul(at * 4 + i, 0x9e3779b1) >>> 0).toString(16)).join('-');
+    const rowsOfFile = Math.round(targetBytes / 4 / 34);
+    const files = await Promise.all(Array.from({ length: 12 }, (_, f) =>
+      writeInput(store, Array.from({ length: rowsOfFile }, (__, i) => ({ ...plainRow(i * 12 + f), text: text(i * 12 + f) })), 65_536)));
+    const bytes = files.reduce((sum, { fileSizeBytes }) => sum + fileSizeBytes, 0);
+    const written = await rewrite(store, files, ['at'], targetBytes);
+    const shares = written.map(({ fileSizeBytes }) => fileSizeBytes / targetBytes);
+    expect(written.length, `${bytes} bytes for ${targetBytes}: ${shares.join(', ')}`).toBeGreaterThanOrEqual(2);
+    for (const share of shares) {
+      expect(share, shares.join(', ')).toBeGreaterThan(0.5);
+      expect(share, shares.join(', ')).toBeLessThan(1.5);
+    }
+    expect(written.reduce((sum, { recordCount }) => sum + recordCount, 0)).toBe(12 * rowsOfFile);
+  }
+}, 60_000);
+
 test('row groups that fill one and overlap no other go over encoded, the rest is merged into full ones', async () => {
   const store = createMemoryObjectStore();
   const full = await writeInput(store, plainRows(0, 400), 100);
