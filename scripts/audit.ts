@@ -7,7 +7,7 @@ import { environmentHelp, loadConfig } from '../src/config/config.ts';
 import { auditPromises, auditWorkflowId, auditWorkflowType, spreadFindings } from '../src/contracts/audit.ts';
 import type { AuditInput, AuditPromise, AuditReport, AuditSummary } from '../src/contracts/audit.ts';
 import { TidemarkError } from '../src/domain/errors.ts';
-import { ProgressLine, command, exitFailed, exitOk, megabytes, milliseconds, runCommand, stopSignal, table, thousands } from './cli.ts';
+import { ProgressLine, command, exitFailed, exitOk, fileSize, milliseconds, runCommand, stopSignal, table, thousands } from './cli.ts';
 import { loadPipeline } from './wire/pipeline.ts';
 
 interface Options {
@@ -24,7 +24,7 @@ interface Options {
 const MiB = 1024 * 1024;
 const findingsShown = 50;
 const collect = (value: string, values: string[] = []): string[] => [...values, value];
-const megabytesFrom = (min: number) => (text: string): number => {
+const fileSizeFrom = (min: number) => (text: string): number => {
   const value = Number(text);
   if (!Number.isSafeInteger(value) || value < min) throw new InvalidArgumentError(`Expected a whole number from ${min}.`);
   return value;
@@ -36,7 +36,7 @@ const program = command('audit', 'Check the promises on the data: every offset f
   .option('--keys-only', 'Decode the key columns only, and compare no checksums: faster, and blind to damage elsewhere')
   .option('--no-kafka', 'Leave the broker out')
   .option('--no-record', 'Do not append the findings to audit_findings, nor note there that it was audited')
-  .option('--memory <MB>', 'Budget of bits and keys; what does not fit takes more passes', megabytesFrom(1), memoryBudgetBytesDefault / MiB)
+  .option('--memory <MB>', 'Budget of bits and keys; what does not fit takes more passes', fileSizeFrom(1), memoryBudgetBytesDefault / MiB)
   .option('--workflow', `Run as the Workflow ${auditWorkflowId} on a Temporal Worker, visible in the Web UI`)
   .option('--json', 'Print one JSON object on stdout')
   .addHelpText('after', `\nExit code: 0 if every promise holds, 1 with findings, 2 for a bad command line.\n\n${environmentHelp()}`);
@@ -67,7 +67,7 @@ const printFindings = ({ ok, findings, findingsTotal, findingsByPromise, duratio
 
 const printTables = ({ tables }: AuditReport): void => {
   process.stdout.write(`${table(['table', 'files', 'rows', 'size', 'files with checksum', 'unreferenced files'], tables.map((one) => [
-    one.table, one.files, one.rows, megabytes(one.bytes), one.checksummedFiles, one.unreferenced.files,
+    one.table, one.files, one.rows, fileSize(one.bytes), one.checksummedFiles, one.unreferenced.files,
   ]))}\n\n`);
 };
 

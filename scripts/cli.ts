@@ -89,6 +89,13 @@ export const thousands = (value: number | bigint): string => {
   return fraction === undefined ? grouped : `${grouped}.${fraction}`;
 };
 
+/** Bytes of files: `37 KB`, `4.2 MB`, `180 MB`, `12 GB`. */
+export const fileSize = (bytes: number): string => {
+  const kib = bytes / 1024;
+  if (kib < 1024) return `${Math.ceil(kib)} KB`;
+  const [value, unit] = kib < 1024 * 1024 ? [kib / 1024, 'MB'] : [kib / 1024 / 1024, 'GB'];
+  return `${value.toFixed(value < 10 ? 1 : 0)} ${unit}`;
+};
 export const megabytes = (bytes: number): string => `${(bytes / 1024 / 1024).toFixed(0)} MB`;
 export const milliseconds = (ms: number | null): string => (ms === null ? '–' : ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(2)} s`);
 

@@ -7,7 +7,7 @@ import { dayMs } from '../src/domain/retention.ts';
 import { retainedTable } from '../src/retention/policies.ts';
 import { dayText } from '../src/retention/plan-sweep.ts';
 import { restoreArchive } from '../src/retention/restore.ts';
-import { ProgressLine, command, exitFailed, exitOk, megabytes, runCommand, stopSignal, table, thousands } from './cli.ts';
+import { ProgressLine, command, exitFailed, exitOk, fileSize, runCommand, stopSignal, table, thousands } from './cli.ts';
 import { parseRanges } from './wire/audit.ts';
 import { openLakeReadOnly } from './wire/lake.ts';
 import { loadPipeline } from './wire/pipeline.ts';
@@ -58,7 +58,7 @@ await runCommand<Options>(program, async ({ table: name, manifest: manifestIds, 
     if (list) {
       const shown = manifests.map(({ manifestId, state, firstDay, lastDay, files, rows, bytes, offsets }) => ({ manifestId, state, firstDay: dayText(firstDay), lastDay: dayText(lastDay), files: files.length, rows, bytes, offsets }));
       process.stdout.write(json ? `${JSON.stringify({ table: name, manifests: shown })}\n`
-        : `${table(['manifest', 'state', 'oldest day', 'youngest day', 'files', 'rows', 'size'], shown.map((one) => [one.manifestId, one.state, one.firstDay, one.lastDay, one.files, one.rows, megabytes(one.bytes)]))}\n`);
+        : `${table(['manifest', 'state', 'oldest day', 'youngest day', 'files', 'rows', 'size'], shown.map((one) => [one.manifestId, one.state, one.firstDay, one.lastDay, one.files, one.rows, fileSize(one.bytes)]))}\n`);
       return exitOk;
     }
     const unknown = manifestIds?.find((id) => !manifests.some(({ manifestId }) => manifestId === id));
@@ -66,11 +66,11 @@ await runCommand<Options>(program, async ({ table: name, manifest: manifestIds, 
     const offsets = range && await parseRanges(range, lake.catalog, pipeline, retained.sources);
     const restored = await restoreArchive({ ...lake, archive, pipeline, signal }, retained, {
       ...(offsets ? { offsets } : {}), ...(manifestIds ? { manifestIds } : {}), untilMs: Date.now() + keepDays * dayMs, dryRun: dryRun ?? false,
-      onProgress: ({ manifestId, files, bytes }) => progress.show(`Restoring ${manifestId}: ${thousands(files)} files, ${megabytes(bytes)}`),
+      onProgress: ({ manifestId, files, bytes }) => progress.show(`Restoring ${manifestId}: ${thousands(files)} files, ${fileSize(bytes)}`),
     });
     if (json) process.stdout.write(`${JSON.stringify({ ...restored, table: name, dryRun: dryRun ?? false, purged: restored.purged.toJson() })}\n`);
     else {
-      process.stdout.write(`${name}: ${dryRun ? 'would restore' : 'restored'} ${thousands(restored.rows)} rows in ${thousands(restored.files)} files (${megabytes(restored.bytes)}) of ${restored.manifests.length} manifests`
+      process.stdout.write(`${name}: ${dryRun ? 'would restore' : 'restored'} ${thousands(restored.rows)} rows in ${thousands(restored.files)} files (${fileSize(restored.bytes)}) of ${restored.manifests.length} manifests`
         + `${restored.alreadyThereFiles > 0 ? `; ${thousands(restored.alreadyThereFiles)} files are in the table already` : ''}\n`);
       for (const [key, set] of restored.purged.entries()) process.stdout.write(`PURGED for ever: ${key} [${set.toString()}]\n`);
     }

@@ -8,7 +8,7 @@ import { environmentHelp, loadConfig } from '../src/config/config.ts';
 import { compactionWorkflowId, compactionWorkflowType } from '../src/contracts/compaction.ts';
 import type { CompactionInput, CompactionResult, PlannedCompaction } from '../src/contracts/compaction.ts';
 import { TidemarkError, isTidemarkError } from '../src/domain/errors.ts';
-import { command, exitFailed, exitOk, megabytes, runCommand, stopSignal, table } from './cli.ts';
+import { command, exitFailed, exitOk, fileSize, runCommand, stopSignal, table } from './cli.ts';
 import { openLakeReadOnly } from './wire/lake.ts';
 import { loadPipeline } from './wire/pipeline.ts';
 
@@ -30,9 +30,9 @@ const program = command('start-compaction', 'Make many small data files few, sor
 
 const printPlans = (plans: readonly PlannedCompaction[]): void => {
   process.stdout.write(`${table(['table', 'files', 'due', 'rows', 'size', 'written recently', 'too few of a size', 'not told apart'], plans.map((plan) => [
-    plan.table, plan.filesTotal, plan.files, plan.rows, megabytes(plan.bytes), plan.heldBack['written recently'] ?? 0, plan.heldBack['too few'] ?? 0, plan.heldBack['not told apart'] ?? 0,
+    plan.table, plan.filesTotal, plan.files, plan.rows, fileSize(plan.bytes), plan.heldBack['written recently'] ?? 0, plan.heldBack['too few'] ?? 0, plan.heldBack['not told apart'] ?? 0,
   ]))}\n`);
-  const groups = plans.flatMap((plan) => plan.groups.map((group) => [plan.table, group.folder, group.group, group.files, group.rows, megabytes(group.bytes)] as const));
+  const groups = plans.flatMap((plan) => plan.groups.map((group) => [plan.table, group.folder, group.group, group.files, group.rows, fileSize(group.bytes)] as const));
   if (groups.length > 0) process.stdout.write(`\n${table(['table', 'partition', 'group', 'files', 'rows', 'size'], groups)}\n`);
   const hidden = plans.reduce((sum, plan) => sum + plan.groupsTotal - plan.groups.length, 0);
   if (hidden > 0) process.stdout.write(`… ${hidden} more groups\n`);
@@ -40,7 +40,7 @@ const printPlans = (plans: readonly PlannedCompaction[]): void => {
 
 const printResults = (results: readonly CompactionResult[]): void => {
   process.stdout.write(`${table(['table', 'commits', 'files before', 'files after', 'rows', 'size before', 'size after', 'failed'], results.map((one) => [
-    one.table, one.groups, one.filesIn, one.filesOut, one.rows, megabytes(one.bytesIn), megabytes(one.bytesOut), one.failed.length,
+    one.table, one.groups, one.filesIn, one.filesOut, one.rows, fileSize(one.bytesIn), fileSize(one.bytesOut), one.failed.length,
   ]))}\n`);
   for (const { table: name, failed } of results) for (const { folder, group, cause } of failed) process.stderr.write(`start-compaction: ${name} ${folder} ${group}: ${cause}\n`);
 };

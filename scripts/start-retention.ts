@@ -8,7 +8,7 @@ import type { RetentionSweepInput, RetentionSweepResult, SweepPlan } from '../sr
 import { pipelineTables } from '../src/datasets/pipeline.ts';
 import { TidemarkError } from '../src/domain/errors.ts';
 import { planSweep } from '../src/retention/plan-sweep.ts';
-import { ProgressLine, command, exitFailed, exitOk, megabytes, runCommand, stopSignal, table, thousands } from './cli.ts';
+import { ProgressLine, command, exitFailed, exitOk, fileSize, runCommand, stopSignal, table, thousands } from './cli.ts';
 import { openLakeReadOnly } from './wire/lake.ts';
 import { loadPipeline } from './wire/pipeline.ts';
 import { loadRetainedTables, openArchive } from './wire/retention.ts';
@@ -31,21 +31,21 @@ const program = command('start-retention', 'Run retention sweeps now: due rows g
 const printedPlan = (plans: readonly SweepPlan[]): string => {
   const lines = [table(['table', 'policy', 'due before', 'purged before', 'due files', 'due rows', 'size', 'manifests to purge'], plans.map((plan) => [
     plan.table, plan.policy, plan.archiveBefore ?? '–', plan.purgeBefore ?? '–', plan.partitions.reduce((sum, { files }) => sum + files, 0),
-    plan.partitions.reduce((sum, { rows }) => sum + rows, 0), megabytes(plan.partitions.reduce((sum, { bytes }) => sum + bytes, 0)), plan.purges.length,
+    plan.partitions.reduce((sum, { rows }) => sum + rows, 0), fileSize(plan.partitions.reduce((sum, { bytes }) => sum + bytes, 0)), plan.purges.length,
   ]))];
-  const partitions = plans.flatMap((plan) => plan.partitions.map((one) => [plan.table, one.partition, one.lastDay, one.files, one.rows, megabytes(one.bytes), one.splitFiles]));
+  const partitions = plans.flatMap((plan) => plan.partitions.map((one) => [plan.table, one.partition, one.lastDay, one.files, one.rows, fileSize(one.bytes), one.splitFiles]));
   if (partitions.length > 0) lines.push('', table(['table', 'partition', 'youngest day', 'files', 'due rows', 'size', 'files to split'], partitions));
-  const held = plans.flatMap((plan) => plan.held.map((one) => [plan.table, one.files, one.rows, megabytes(one.bytes), holdReasons[one.reason], one.detail]));
+  const held = plans.flatMap((plan) => plan.held.map((one) => [plan.table, one.files, one.rows, fileSize(one.bytes), holdReasons[one.reason], one.detail]));
   if (held.length > 0) lines.push('', 'Held back:', table(['table', 'files', 'rows', 'size', 'because', 'needed by'], held));
-  const purges = plans.flatMap((plan) => plan.purges.map((one) => [plan.table, one.manifestId, one.lastDay, one.files, one.rows, megabytes(one.bytes)]));
+  const purges = plans.flatMap((plan) => plan.purges.map((one) => [plan.table, one.manifestId, one.lastDay, one.files, one.rows, fileSize(one.bytes)]));
   if (purges.length > 0) lines.push('', 'Purged from the archive:', table(['table', 'manifest', 'youngest day', 'files', 'rows', 'size'], purges));
   return lines.join('\n');
 };
 
 const printedResults = (results: readonly RetentionSweepResult[]): string => {
   const lines = [table(['table', 'archived rows', 'files', 'size', 'left for later', 'purged rows', 'snapshots expired', 'orphan files', 'freed'], results.map((one) => [
-    one.table, one.archived.rows, one.archived.files, megabytes(one.archived.bytes), one.leftBatches, one.purged.rows, one.tidied.expiredSnapshots, one.tidied.orphanFiles,
-    megabytes(one.tidied.orphanBytes + one.purged.bytes),
+    one.table, one.archived.rows, one.archived.files, fileSize(one.archived.bytes), one.leftBatches, one.purged.rows, one.tidied.expiredSnapshots, one.tidied.orphanFiles,
+    fileSize(one.tidied.orphanBytes + one.purged.bytes),
   ]))];
   for (const { table: name, held, damaged, tidied } of results) {
     for (const one of held) lines.push(`${name}: held back ${thousands(one.rows)} rows in ${thousands(one.files)} files, because ${holdReasons[one.reason]} (${one.detail})`);

@@ -19,7 +19,7 @@ import type { Archive } from '../src/retention/archive.ts';
 import { measureLake, sizeByTier } from '../src/retention/lake-size.ts';
 import type { StoredSize } from '../src/retention/lake-size.ts';
 import { fetchOffsetBounds } from '../src/kafka/topics.ts';
-import { command, exitOk, megabytes, milliseconds, runCommand, table } from './cli.ts';
+import { command, exitOk, fileSize, milliseconds, runCommand, table } from './cli.ts';
 import { openArchive } from './wire/retention.ts';
 import { openLakeReadOnly } from './wire/lake.ts';
 import type { Lake } from './wire/lake.ts';
@@ -189,8 +189,8 @@ const printed = ({ sources, gold, stored }: Status, withDays: boolean): string =
     if (types.length > 0) lines.push(table(['DLQ error type', 'rows'], types), '');
   }
   lines.push(table(['Gold table', 'rows'], Object.entries(gold).map(([name, { rows }]) => [name, rows])));
-  lines.push('', table(['stored in', 'tier', 'files', 'rows', 'size'], sizeByTier(stored).map((one) => [one.table, one.tier, one.files, one.rows, megabytes(one.bytes)])));
-  if (withDays) lines.push('', table(['stored in', 'tier', 'day', 'files', 'rows', 'size'], stored.map((one) => [one.table, one.tier, one.day ?? '–', one.files, one.rows, megabytes(one.bytes)])));
+  lines.push('', table(['stored in', 'tier', 'files', 'rows', 'size'], sizeByTier(stored).map((one) => [one.table, one.tier, one.files, one.rows, fileSize(one.bytes)])));
+  if (withDays) lines.push('', table(['stored in', 'tier', 'day', 'files', 'rows', 'size'], stored.map((one) => [one.table, one.tier, one.day ?? '–', one.files, one.rows, fileSize(one.bytes)])));
   return lines.join('\n');
 };
 
