@@ -13,7 +13,7 @@ import { TidemarkError } from '../src/domain/errors.ts';
 import { failureCause } from '../src/domain/failure-cause.ts';
 import { Coverage } from '../src/domain/offsets.ts';
 import { utcMs } from '../src/domain/utc-time.ts';
-import { planBackfill } from '../src/reprocess/plan-backfill.ts';
+import { estimateSeconds, planBackfill } from '../src/reprocess/plan-backfill.ts';
 import { createBackfillArchive } from '../src/retention/backfill-archive.ts';
 import { ProgressLine, command, exitFailed, exitOk, megabytes, runCommand, stopSignal, table, thousands } from './cli.ts';
 import { offsetsOfMicroBatchIn, watchBackfill } from './wire/backfill.ts';
@@ -141,7 +141,7 @@ await runCommand<Options>(program, async (options) => {
       const bronze = await archived.restoreBronze(source, Coverage.fromJson(withoutBronze), signal);
       const refined = await archived.restoreRefined(source, Coverage.fromJson(offsets).union(bronze), signal);
       if (archiveStore !== store) archiveStore.close();
-      const figures: BackfillFigures = { ...planned, offsetsArchived: String(bronze.size), offsetsRefinedArchived: String(refined.size) };
+      const figures: BackfillFigures = { ...planned, estimatedSeconds: estimateSeconds(planned.bronzeRows + Number(bronze.size), rowsPerSecond), offsetsArchived: String(bronze.size), offsetsRefinedArchived: String(refined.size) };
       process.stdout.write(json ? `${JSON.stringify({ dryRun: true, ...figures })}\n` : figuresTable(figures));
       return exitOk;
     }

@@ -12,6 +12,9 @@ import { selectOffsets } from './select-offsets.ts';
 
 /** Rows a second that a plan's estimate reckons with, refining and publishing together, on one thread of a machine like the benchmark's. */
 const estimatedRowsPerSecond = 60_000;
+
+export const estimateSeconds = (rows: number, rowsPerSecond: number | null): number => Math.ceil(rows / Math.min(estimatedRowsPerSecond, rowsPerSecond ?? Infinity));
+
 const intervalsShown = 20;
 const bucketsShown = 50;
 
@@ -62,7 +65,7 @@ export const planBackfill = async (deps: PlanDeps & SelectDeps, { range, archive
       goldBuckets: buckets.size,
       goldBucketNames: [...buckets.values()].slice(0, bucketsShown).map((partition) => partitionPath(dataset.gold, partition)).sort(),
       chunks: planned.chunks.length,
-      estimatedSeconds: Math.ceil(planned.rows / Math.min(estimatedRowsPerSecond, rowsPerSecond ?? Infinity)),
+      estimatedSeconds: estimateSeconds(planned.rows, rowsPerSecond),
     },
   };
 };
