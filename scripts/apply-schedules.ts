@@ -5,7 +5,7 @@ import { environmentHelp, loadConfig } from '../src/config/config.ts';
 import { command, exitOk, runCommand, table } from './cli.ts';
 import { loadPipeline } from './wire/pipeline.ts';
 import { loadRetainedTables } from './wire/retention.ts';
-import { applySchedules, findSchedules, scheduleDifferences, scheduleOwner, wantedSchedules } from './wire/schedules.ts';
+import { applySchedules, findSchedules, nextRunOf, scheduleDifferences, scheduleOwner, wantedSchedules } from './wire/schedules.ts';
 import { connectTemporal } from './wire/temporal.ts';
 
 const program = command('apply-schedules', 'Make the Temporal Schedules those of the config: retention sweeps, audit, compactions. Shows the difference; done again it changes nothing.\nWhat is paused in the Web UI stays paused.')
@@ -23,7 +23,12 @@ await runCommand<{ dryRun?: boolean; json?: boolean }>(program, async ({ dryRun,
     const owner = scheduleOwner(config, pipeline);
     const wanted = wantedSchedules(config, pipeline);
     const differences = scheduleDifferences(wanted, await findSchedules(temporal, owner, wanted));
-    if (!dryRun) await applySchedules(temporal, owner, wanted, differences);
+    if (!dryRun) {
+      await applySchedules(temporal, owner, wanted, differences);
+      // When each runs next is known to the server now, also of the new ones.
+      const applied = await findSchedules(temporal, owner, wanted);
+      for (const difference of differences) difference.nextRunAt = nextRunOf(applied.find(({ scheduleId }) => scheduleId === difference.scheduleId));
+    }
     const changed = differences.filter(({ action }) => action !== 'none').length;
     if (json) {
       process.stdout.write(`${JSON.stringify({ dryRun: dryRun ?? false, changed, schedules: differences })}\n`);

@@ -58,7 +58,7 @@ await runCommand<Options>(program, async ({ table: name, manifest: manifestIds, 
     if (list) {
       const shown = manifests.map(({ manifestId, state, firstDay, lastDay, files, rows, bytes, offsets }) => ({ manifestId, state, firstDay: dayText(firstDay), lastDay: dayText(lastDay), files: files.length, rows, bytes, offsets }));
       process.stdout.write(json ? `${JSON.stringify({ table: name, manifests: shown })}\n`
-        : `${table(['manifest', 'state', 'oldest day', 'youngest day', 'files', 'rows', 'size'], shown.map((one) => [one.manifestId, one.state, one.firstDay, one.lastDay, one.files, one.rows, fileSize(one.bytes)]))}\n`);
+        : shown.length === 0 ? `${name}: nothing is archived\n` : `${table(['manifest', 'state', 'oldest day', 'youngest day', 'files', 'rows', 'size'], shown.map((one) => [one.manifestId, one.state, one.firstDay, one.lastDay, one.files, one.rows, fileSize(one.bytes)]))}\n`);
       return exitOk;
     }
     const unknown = manifestIds?.find((id) => !manifests.some(({ manifestId }) => manifestId === id));

@@ -64,7 +64,7 @@ await runCommand<Options>(program, async (options) => {
   for (const name of options.table ?? []) {
     if (!known.includes(name)) throw new TidemarkError('BAD_INPUT', `--table: expected one of ${known.join(', ')}, found ${name}`);
   }
-  const names = options.table ?? known;
+  const names = [...new Set(options.table ?? known)];
   const signal = stopSignal();
 
   if (options.dryRun) {
@@ -94,7 +94,7 @@ await runCommand<Options>(program, async (options) => {
     const temporal = new TemporalClient({ connection, namespace: config.temporal.namespace });
     const handles: Awaited<ReturnType<typeof compact>>[] = [];
     for (const name of names) handles.push(await compact(temporal, config.temporal.taskQueue, name));
-    process.stderr.write(`start-compaction: ${handles.length} Workflows started${config.temporal.uiUrl ? `, Web UI ${config.temporal.uiUrl}` : ''}\n`);
+    process.stderr.write(`start-compaction: ${handles.map(({ workflowId }) => workflowId).join(', ')}${config.temporal.uiUrl ? `, Web UI ${config.temporal.uiUrl}` : ''}\n`);
     if (!options.wait) {
       if (options.json) process.stdout.write(`${JSON.stringify({ started: handles.map(({ workflowId }) => workflowId) })}\n`);
       return exitOk;

@@ -6,7 +6,7 @@ import { environmentHelp, loadConfig } from '../src/config/config.ts';
 import { holdReasons, retentionSweepWorkflowId, retentionSweepWorkflowType } from '../src/contracts/retention.ts';
 import type { RetentionSweepInput, RetentionSweepResult, SweepPlan } from '../src/contracts/retention.ts';
 import { pipelineTables } from '../src/datasets/pipeline.ts';
-import { TidemarkError } from '../src/domain/errors.ts';
+import { TidemarkError, isTidemarkError } from '../src/domain/errors.ts';
 import { planSweep } from '../src/retention/plan-sweep.ts';
 import { ProgressLine, command, exitFailed, exitOk, fileSize, runCommand, stopSignal, table, thousands } from './cli.ts';
 import { openLakeReadOnly } from './wire/lake.ts';
@@ -63,7 +63,7 @@ await runCommand<Options>(program, async ({ table: names, dryRun, wait, json }) 
   for (const name of names ?? []) {
     if (!all.includes(name)) throw new TidemarkError('BAD_INPUT', `--table: expected one of ${all.join(', ')}, found ${name}`);
   }
-  const chosen = names ?? all;
+  const chosen = [...new Set(names ?? all)];
   const signal = stopSignal();
 
   if (dryRun) {
@@ -74,7 +74,12 @@ await runCommand<Options>(program, async ({ table: names, dryRun, wait, json }) 
       const plans: SweepPlan[] = [];
       for (const one of retained.filter(({ name }) => chosen.includes(name))) {
         progress.show(`Planning ${one.name}`);
-        plans.push(await planSweep({ ...lake, archive, pipeline, signal }, one, 'dry-run'));
+        try {
+          plans.push(await planSweep({ ...lake, archive, pipeline, signal }, one, 'dry-run'));
+        } catch (error) {
+          // A pipeline that has never run has no tables, and nothing that is due.
+          if (!isTidemarkError(error, 'TABLE_NOT_FOUND')) throw error;
+        }
       }
       process.stdout.write(`${json ? JSON.stringify({ plans: plans.map(({ batches, ...plan }) => ({ ...plan, batches: batches.length })) }) : printedPlan(plans)}\n`);
       return exitOk;

@@ -90,19 +90,20 @@ const wantedAs = ({ everyMs, offsetMs, workflowType, scheduleId, taskQueue, args
   'every': durationText(everyMs), 'at': durationText(offsetMs), 'other times': '0', 'Workflow Type': workflowType, 'Workflow ID': scheduleId, 'task queue': taskQueue, 'input': JSON.stringify(args),
 });
 
+export const nextRunOf = (schedule: ScheduleDescription | undefined): string | null => schedule?.info.nextActionTimes[0]?.toISOString() ?? null;
+
 /** What applying would change, by what the server has now, and not by what was applied last: changes made by hand are seen. */
 export const scheduleDifferences = (wanted: readonly WantedSchedule[], found: readonly ScheduleDescription[]): ScheduleDifference[] => {
-  const next = (schedule: ScheduleDescription | undefined): string | null => schedule?.info.nextActionTimes[0]?.toISOString() ?? null;
   const differences = wanted.map((schedule): ScheduleDifference => {
     const current = found.find(({ scheduleId }) => scheduleId === schedule.scheduleId);
     if (!current) return { scheduleId: schedule.scheduleId, action: 'create', changes: [], paused: false, nextRunAt: null };
     const [before, after] = [described(current), wantedAs(schedule)];
     const changes = Object.keys(after).filter((name) => before[name] !== after[name]).map((name) => `${name}: ${before[name]} → ${after[name]}`);
-    return { scheduleId: schedule.scheduleId, action: changes.length > 0 ? 'update' : 'none', changes, paused: current.state.paused, nextRunAt: next(current) };
+    return { scheduleId: schedule.scheduleId, action: changes.length > 0 ? 'update' : 'none', changes, paused: current.state.paused, nextRunAt: nextRunOf(current) };
   });
   for (const current of found) {
     if (!wanted.some(({ scheduleId }) => scheduleId === current.scheduleId)) {
-      differences.push({ scheduleId: current.scheduleId, action: 'delete', changes: [], paused: current.state.paused, nextRunAt: next(current) });
+      differences.push({ scheduleId: current.scheduleId, action: 'delete', changes: [], paused: current.state.paused, nextRunAt: nextRunOf(current) });
     }
   }
   return differences;
