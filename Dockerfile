@@ -6,6 +6,7 @@ RUN npm ci --omit=dev --no-audit --no-fund
 
 FROM node:24.21.0-bookworm-slim
 ENV NODE_ENV=production
+ENV MALLOC_ARENA_MAX=2 MALLOC_MMAP_THRESHOLD_=524288 MALLOC_TRIM_THRESHOLD_=1048576
 WORKDIR /app
 COPY --from=dependencies /app/node_modules ./node_modules
 COPY package.json ./
@@ -16,4 +17,4 @@ COPY scripts ./scripts
 COPY docs/runbooks ./docs/runbooks
 USER node
 ENTRYPOINT ["node"]
-CMD ["--max-semi-space-size=4", "scripts/run-temporal-worker.ts"]
+CMD ["--max-semi-space-size=4", "--v8-pool-size=1", "scripts/run-temporal-worker.ts"]

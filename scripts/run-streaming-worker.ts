@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 import '../src/config/require-node.ts';
+import './wire/as-service.ts';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Client, Connection } from '@temporalio/client';
 import { environmentHelp, loadConfig } from '../src/config/config.ts';

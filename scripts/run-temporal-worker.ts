@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 import '../src/config/require-node.ts';
+import './wire/as-service.ts';
 import { activityFields } from '../activities/edge.ts';
 import { environmentHelp, loadConfig } from '../src/config/config.ts';
 import { command, exitFailed, exitOk, runCommand, stopSignal } from './cli.ts';

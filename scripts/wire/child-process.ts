@@ -9,6 +9,7 @@ import { fileURLToPath } from 'node:url';
 import { TidemarkError } from '../../src/domain/errors.ts';
 import { cacheFolder } from '../../src/stack/index.ts';
 import { stopsWithStdin } from '../cli.ts';
+import { serviceEnvironment, serviceNodeArguments } from './service-settings.ts';
 
 export interface ChildOptions {
   name: string;
@@ -24,14 +25,9 @@ export interface ChildOptions {
   onRestart?: (name: string, how: string) => void;
 }
 
-/**
- * How package.json starts a process that runs for long. V8's default lets the young generation of each isolate grow to 48 MB, which
- * these processes have no use for: what they do by the million they do without objects.
- */
-export const serviceNodeArguments = ['--max-semi-space-size=4'] as const;
-
 /** Processes start again and again, in a fault run a hundred times: what Node compiled the first time is kept. */
 const compiledFolder = process.env['NODE_COMPILE_CACHE'] ?? join(cacheFolder(process.env), 'compiled');
+
 const sampleEveryMs = 500;
 const restartDelayMs = 200;
 const stopDeadlineMs = 20_000;
@@ -114,7 +110,7 @@ export class ScriptProcess {
     const { script, args = [], env, logFile, restarts } = this.options;
     const path = fileURLToPath(new URL(`../${script}`, import.meta.url));
     // The pipe closes when this process ends, however it ends, and the script stops then.
-    const child = spawn(process.execPath, [...serviceNodeArguments, path, ...args], { env: { NODE_COMPILE_CACHE: compiledFolder, ...(typeof env === 'function' ? env() : env), [stopsWithStdin]: '1' }, stdio: ['pipe', 'pipe', 'pipe'] });
+    const child = spawn(process.execPath, [...serviceNodeArguments, path, ...args], { env: { ...serviceEnvironment, NODE_COMPILE_CACHE: compiledFolder, ...(typeof env === 'function' ? env() : env), [stopsWithStdin]: '1' }, stdio: ['pipe', 'pipe', 'pipe'] });
     child.stdin!.on('error', () => {});
     this.child = child;
     const log = createWriteStream(logFile, { flags: 'a' });

@@ -1,0 +1,15 @@
+/**
+ * How package.json starts a process that runs for long.
+ *
+ * V8's default lets the young generation of each isolate grow to 48 MB, which these processes have no use for: what they do by the
+ * million they do without objects. And it gives collections and compilations four threads, which on few cores spend more
+ * time on waiting for each other than they save.
+ */
+export const serviceNodeArguments = ['--max-semi-space-size=4', '--v8-pool-size=1'] as const;
+
+/**
+ * What glibc reads before the process begins. By default it gives each thread an arena of its own, and raises the size from which on memory
+ * goes back to the system when it is freed up to 32 MB: column buffers of a few megabytes then stay behind in every arena. Measured
+ * on a backlog, 60 to 140 MB of each worker. Other libraries ignore it.
+ */
+export const serviceEnvironment = { MALLOC_ARENA_MAX: '2', MALLOC_MMAP_THRESHOLD_: '524288', MALLOC_TRIM_THRESHOLD_: '1048576' } as const;
