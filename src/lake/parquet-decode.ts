@@ -10,6 +10,7 @@ import { TidemarkError } from '../domain/errors.ts';
 import type { CodedColumn, ColumnValues, EncodableColumn, PackedColumn } from './columns.ts';
 import { packedPrefixBytes, packedTexts } from './columns.ts';
 import type { FileLeaf } from './parquet-schema.ts';
+import { release } from './release.ts';
 
 /**
  * Decodes column chunks into the representations of columns.ts. Page headers, codecs and rare encodings are hyparquet's; what our own
@@ -529,6 +530,8 @@ const joinPacked = (pages: readonly { levelCount: number; definitionLevels: Uint
       row += 1;
     }
     at += values.packed.length;
+    release(values.packed);
+    release(values.positions);
   }
   return { packed, positions };
 };

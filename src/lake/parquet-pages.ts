@@ -7,6 +7,7 @@ import { TidemarkError } from '../domain/errors.ts';
 import { isCodedColumn, isConstantColumn, isPackedColumn, type CodedColumn, type ColumnValues, type ConstantColumn, type EncodableColumn, type PackedColumn } from './columns.ts';
 import { compareBytes, truncateLowerBound, truncateUpperBound } from './iceberg/single-value.ts';
 import { decimalOf, type Leaf } from './parquet-schema.ts';
+import { releaseBuffer } from './release.ts';
 
 /**
  * Encodes column chunks from typed arrays. The container (schema, footer, thrift) is hyparquet-writer's; its own page encoder
@@ -650,8 +651,12 @@ const pageRowsOf = (dense: DenseValues, rowCount: number): number => {
   return Math.max(1, Math.ceil(rowCount / Math.max(1, Math.ceil(bytes / pageBytesTarget))));
 };
 
+/** What zstd needs at most (ZSTD_compressBound), and a little more: a piece that is filled to its end makes zlib allocate the next one. */
+const compressedBytesMax = (length: number): number => length + (length >> 8) + 128;
+
+/** The size is told in advance: zstd then takes no larger window and tables than the page needs. */
 const compress = (bytes: Uint8Array, level: number): Uint8Array =>
-  zstdCompressSync(bytes, { params: { [constants.ZSTD_c_compressionLevel]: level }, chunkSize: Math.max(64, Math.min(1 << 16, bytes.length)) });
+  zstdCompressSync(bytes, { params: { [constants.ZSTD_c_compressionLevel]: level }, chunkSize: compressedBytesMax(bytes.length), pledgedSrcSize: bytes.length });
 
 /**
  * The checksum of a page as it is stored, header excluded (parquet.thrift, PageHeader.crc; a signed field). It goes with the page
@@ -719,6 +724,7 @@ export const appendColumnChunk = (
     });
     uncompressedBytes += out.offset - headerStart + page.length;
     out.appendBytes(stored);
+    if (stored !== page) releaseBuffer(stored.buffer);
   }
   if (dense.kind === 'boolean') bounds.takeBooleans(dense.values);
   else if (dense.kind !== 'bytes' && dense.kind !== 'packed') bounds.takeNumbers(dense);
@@ -776,6 +782,7 @@ export const appendColumnChunk = (
     uncompressedBytes += out.offset - headerStart + levels.length + page.length;
     out.appendBytes(levels);
     out.appendBytes(stored);
+    if (isCompressed) releaseBuffer(stored.buffer);
     valueAt = valueEnd;
     pageCount += 1;
   }

@@ -4,6 +4,7 @@ import { TidemarkError, invariant } from '../domain/errors.ts';
 import { isCodedColumn, isConstantColumn, isPackedColumn, type ColumnValues, type EncodableBatch, type EncodableColumn, type PackedColumn } from './columns.ts';
 import { metricsOf, type DataFileMetrics, type RowGroupFacts } from './parquet-metrics.ts';
 import { appendColumnChunk, type ChunkFacts } from './parquet-pages.ts';
+import { releaseBuffer, releaseColumn } from './release.ts';
 import { leafOf, schemaElements, type Leaf } from './parquet-schema.ts';
 import type { Field } from './schema.ts';
 
@@ -33,12 +34,22 @@ type RowGroupColumn = EncodableColumn | CopiedChunk;
 interface EncodedColumn { chunk: ColumnChunk; facts: ChunkFacts }
 
 export interface EncodedDataFile {
+  /** Memory of their own, that the caller may release. */
   bytes: Uint8Array;
   metrics: DataFileMetrics;
 }
 
 export const rowGroupRowsDefault = 65_536;
 const fileBytesFirst = 1 << 16;
+
+/** Gives back what it has outgrown. */
+class FileWriter extends ByteWriter {
+  override ensure(size: number): void {
+    const { buffer } = this;
+    super.ensure(size);
+    if (this.buffer !== buffer) releaseBuffer(buffer);
+  }
+}
 
 const gather = (values: ColumnValues, indices: Uint32Array): ColumnValues => {
   if (values instanceof BigInt64Array) {
@@ -130,7 +141,7 @@ export class DataFileBuilder {
 
   constructor({ fields, keyValueMetadata = {}, rowGroupRows = rowGroupRowsDefault, zstdLevel = 1, bytesExpected = 0 }: DataFileBuilderOptions) {
     invariant(rowGroupRows > 0, () => `a row group of ${rowGroupRows} rows`);
-    this.out = new ByteWriter(Math.max(fileBytesFirst, bytesExpected));
+    this.out = new FileWriter(Math.max(fileBytesFirst, bytesExpected));
     this.leaves = fields.map(leafOf);
     this.rowGroupRows = rowGroupRows;
     this.zstdLevel = zstdLevel;
@@ -156,14 +167,19 @@ export class DataFileBuilder {
     const total = isRange ? selection.end - selection.start : selection.indices.length;
     for (let from = 0; from < total; from += this.rowGroupRows) {
       const until = Math.min(total, from + this.rowGroupRows);
-      this.appendRowGroup(until - from, (leaf) => {
+      const startOffset = this.out.offset;
+      this.closeRowGroup(until - from, startOffset, this.leaves.map((leaf) => {
         const column = batch.columns[leaf.field.name] ?? { constant: null };
         const length = lengthOf(column, batch.rowCount);
         if (length !== batch.rowCount) {
           throw new TidemarkError('BAD_INPUT', `column ${leaf.field.name}: expected ${batch.rowCount} values, found ${length}`);
         }
-        return isRange ? windowOfColumn(column, selection.start + from, selection.start + until) : gatherColumn(column, selection.indices.subarray(from, until));
-      });
+        if (isRange) return this.appendColumn(leaf, windowOfColumn(column, selection.start + from, selection.start + until), until - from);
+        const gathered = gatherColumn(column, selection.indices.subarray(from, until));
+        const encoded = this.appendColumn(leaf, gathered, until - from);
+        if (gathered !== column) releaseColumn(gathered);
+        return encoded;
+      }));
     }
   }
 

@@ -5,6 +5,7 @@ import type { ColumnValues, EncodableBatch } from '../lake/columns.ts';
 import { isConstantColumn, spreadColumn, textReader } from '../lake/columns.ts';
 import type { ParquetFile } from '../lake/parquet-reader.ts';
 import { readColumns, readStoredColumns, rowGroupBounds } from '../lake/parquet-reader.ts';
+import { release, releaseColumn } from '../lake/release.ts';
 import type { Field, PartitionTuple } from '../lake/schema.ts';
 import type { FileReference } from './gold-key-cache.ts';
 import { hashKeys, KeyIndex, keyWords } from './key-hash.ts';
@@ -358,7 +359,18 @@ export class Candidates {
     if (isSliced || group.isMixed || this.times) names.add(columns.eventTime);
     if (group.isMixed) for (const { column } of bucket.dimensions) names.add(column);
     const { columns: values } = await readStoredColumns(file, { columns: [...names], rowGroups: [group.rowGroup] });
-    const selected = this.select(group, values, columns, bucket, isSliced ? range : undefined);
+    try {
+      return this.take(group, values, columns, bucket, isSliced ? range : undefined, rowsMax, wanted);
+    } finally {
+      for (const column of Object.values(values)) releaseColumn(column);
+    }
+  }
+
+  private take(
+    group: CandidateGroup, values: EncodableBatch['columns'], columns: MergeColumns, bucket: { partition: PartitionTuple; gold: TableDefinition; dimensions: readonly PartitionDimension[] },
+    range: TimeRange | undefined, rowsMax: number, wanted: KeySet | undefined,
+  ): boolean {
+    const selected = this.select(group, values, columns, bucket, range);
     if (selected.length === 0) return true;
     const hashes = hashKeys(columns.key.map((name) => values[name]!), group.rowCount);
     const taken = wanted ? selected.filter((row) => wanted.has(hashes, row * keyWords)) : selected;
@@ -381,7 +393,7 @@ export class Candidates {
       this.offsets[at] = offsets[row]!;
       for (let word = 0; word < keyWords; word += 1) this.hashes[at * keyWords + word] = hashes[row * keyWords + word]!;
     }
-    const micros = group.isMixed || isSliced || this.times ? microsOf(spreadColumn(values[columns.eventTime]!, group.rowCount), columns.eventTime) : undefined;
+    const micros = group.isMixed || range || this.times ? microsOf(spreadColumn(values[columns.eventTime]!, group.rowCount), columns.eventTime) : undefined;
     if (micros) {
       for (const row of taken) {
         const time = micros(row);
@@ -393,6 +405,7 @@ export class Candidates {
       this.eventTimeMin = Math.min(this.eventTimeMin, group.eventTimeMin);
       this.eventTimeMax = Math.max(this.eventTimeMax, group.eventTimeMax);
     }
+    release(hashes);
     this.count += taken.length;
     this.runs.push({ group, start, end: this.count });
     return this.count <= rowsMax;

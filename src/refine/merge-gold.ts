@@ -10,6 +10,7 @@ import type { ObjectStore } from '../lake/object-store.ts';
 import { decodeSingleValue } from '../lake/iceberg/single-value.ts';
 import { bytesSource, copyColumnChunks, isCopyable, objectSource, openParquet, readColumns, readStoredColumns, type ParquetFile } from '../lake/parquet-reader.ts';
 import { DataFileBuilder } from '../lake/parquet-writer.ts';
+import { releaseBuffer, releaseColumn } from '../lake/release.ts';
 import type { Field, PartitionTuple, PrimitiveType } from '../lake/schema.ts';
 import { cleanUpOf } from '../lake/table.ts';
 import type { Catalog, CommitRequest, LiveFile, TableVersion } from '../lake/table.ts';
@@ -661,6 +662,7 @@ class GoldMerge {
     const filePath = catalog.dataLocation(dataset.gold.name, `${partitionPath(dataset.gold, partition)}/${this.input.commitId.replaceAll(/[^\w.-]/g, '_')}-${randomUUID()}.parquet`);
     await store.put(store.keyOf(filePath), bytes, { contentType: 'application/vnd.apache.parquet', ...(signal ? { signal } : {}) });
     await cache.put(filePath, bytes, this.eventField, gold.hashes);
+    releaseBuffer(bytes.buffer);
     return { filePath, partition, ...metrics };
   }
 
@@ -758,6 +760,7 @@ class GoldFileBuilder {
     } else {
       this.builder.appendRows({ rowCount, columns: { ...columns, ...added } }, { indices: kept.map((at) => candidates.rows[at]!) });
     }
+    for (const column of Object.values(columns)) releaseColumn(column);
     this.hashes.push(pick(candidates.hashes, kept));
   }
 
@@ -770,6 +773,7 @@ class GoldFileBuilder {
     } else {
       const { columns } = await readStoredColumns(source, { columns: fields.map(({ name }) => name), rowGroups: [group] });
       this.builder.appendRows({ rowCount, columns }, { indices: rows });
+      for (const column of Object.values(columns)) releaseColumn(column);
     }
     this.hashes.push(pick(hashes, rows));
   }

@@ -11,6 +11,7 @@ import type { ObjectStore } from '../lake/object-store.ts';
 import type { ParquetFile } from '../lake/parquet-reader.ts';
 import { objectSource, openParquet, readStoredColumns } from '../lake/parquet-reader.ts';
 import { encodeDataFile, type RowSelection } from '../lake/parquet-writer.ts';
+import { releaseBuffer, releaseColumn, releaseOwnColumns } from '../lake/release.ts';
 import type { TableDefinition } from '../lake/schema.ts';
 import type { DecoderCache } from './decoders.ts';
 import { plannedRowGroups } from './planned-row-groups.ts';
@@ -136,6 +137,7 @@ export const refineBronze = async (deps: RefineDeps, input: RefineInput): Promis
     timings.read += performance.now() - started;
     const decoders = await deps.decoders.lookUp(transform.schemaIds(bronze));
     timed('transform', () => { transform.append(bronze, decoders); });
+    for (const column of Object.values(bronze.columns)) releaseColumn(column);
     rows += bronze.rowCount;
     deps.onProgress?.({ rows, files: 0 });
   }
@@ -149,6 +151,8 @@ export const refineBronze = async (deps: RefineDeps, input: RefineInput): Promis
   const send = async (key: string, bytes: Uint8Array): Promise<void> => {
     try {
       await store.put(key, bytes, { contentType: 'application/vnd.apache.parquet', ...(signal ? { signal } : {}) });
+      // Only now: a request that failed may still be reading it.
+      releaseBuffer(bytes.buffer);
       files += 1;
       deps.onProgress?.({ rows, files });
     } catch (error) {
@@ -182,6 +186,7 @@ export const refineBronze = async (deps: RefineDeps, input: RefineInput): Promis
   let dlqFiles: DataFile[];
   try {
     silverFiles = await writeAll(dataset.silver, silver, partitionDimensions(dataset.gold.fields, dataset.silver.partitionBy, dataset.gold.partitionBy), dataset.eventTime);
+    releaseOwnColumns(silver);
     const rejected = dlqTable(deps.dlqTable);
     dlqFiles = await writeAll(rejected, dlq, partitionDimensions(rejected.fields, rejected.partitionBy));
   } finally {

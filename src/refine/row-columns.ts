@@ -1,6 +1,7 @@
 import type { CellValue, CodedWriter, Int64Writer, TextWriter } from '../datasets/dataset.ts';
 import type { EncodableColumn } from '../lake/columns.ts';
 import { packedPrefixBytes } from '../lake/columns.ts';
+import { releaseBuffer } from '../lake/release.ts';
 import { InvariantError, invariant } from '../domain/errors.ts';
 import type { Field, FieldType } from '../lake/schema.ts';
 
@@ -311,6 +312,7 @@ export class PackedTextColumn implements RowColumn, TextWriter {
     const expected = this.row > textRowsTrial ? (this.positions[this.row]! / this.row) * this.capacity * 1.05 : 0;
     const grown = Buffer.allocUnsafeSlow(Math.ceil(Math.max(needed + textBytesFirst, expected > needed ? expected : this.bytes.length * 2)));
     grown.set(this.bytes);
+    releaseBuffer(this.bytes.buffer);
     this.bytes = grown;
   }
 

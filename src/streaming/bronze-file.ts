@@ -41,7 +41,8 @@ export interface EncodedBronzeFile extends BronzeFileIdentity {
   rowCount: number;
 }
 
-const rowGroupRows = 65_536;
+/** Small enough that what refining holds of Bronze at once is little, and large enough that a compaction copies them encoded. */
+const rowGroupRows = 32_768;
 const microsPerDay = 86_400_000_000n;
 
 /** One topic partition, one ingestion_timestamp: all rows of a file are equally old in the lake. */
