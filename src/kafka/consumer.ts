@@ -55,7 +55,7 @@ export interface GroupConsumerOptions {
   heartbeatIntervalMs?: number;
 }
 
-export const fetchDefaults: FetchLimits = { bytesMax: 8 * 1024 * 1024, bytesMin: 1, waitMs: 250 };
+export const fetchDefaults: FetchLimits = { bytesMax: 4 * 1024 * 1024, bytesMin: 1, waitMs: 250 };
 const idleMs = 250;
 const backoffMs = { min: 100, max: 5_000 };
 

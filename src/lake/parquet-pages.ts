@@ -654,8 +654,8 @@ const pageRowsOf = (dense: DenseValues, rowCount: number): number => {
 /** What zstd needs at most (ZSTD_compressBound), and a little more: a piece that is filled to its end makes zlib allocate the next one. */
 const compressedBytesMax = (length: number): number => length + (length >> 8) + 128;
 
-/** The size is told in advance: zstd then takes no larger window and tables than the page needs. */
-const compress = (bytes: Uint8Array, level: number): Uint8Array =>
+/** In memory of its own. The size is told in advance: zstd then takes no larger window and tables than the page needs. */
+export const compressPage = (bytes: Uint8Array, level: number): Uint8Array =>
   zstdCompressSync(bytes, { params: { [constants.ZSTD_c_compressionLevel]: level }, chunkSize: compressedBytesMax(bytes.length), pledgedSrcSize: bytes.length });
 
 /**
@@ -715,7 +715,7 @@ export const appendColumnChunk = (
     const page = plainBytes(entries, 0, denseLength(entries));
     if (entries.kind === 'bytes') bounds.takePlainBytes(page, denseLength(entries));
     if (page.length < compressBytesMin && (isConstant || dictionary?.entries.length === 1)) codec = 'UNCOMPRESSED';
-    const stored = codec === 'ZSTD' ? compress(page, zstdLevel) : page;
+    const stored = codec === 'ZSTD' ? compressPage(page, zstdLevel) : page;
     dictionaryOffset = BigInt(out.offset);
     const headerStart = out.offset;
     writePageHeader(out, {
@@ -768,7 +768,7 @@ export const appendColumnChunk = (
       if (dense.kind === 'bytes' || dense.kind === 'packed') bounds.takePlainBytes(page, valueEnd - valueAt);
     }
     const isCompressed = codec === 'ZSTD' && page.length >= compressBytesMin;
-    const stored = isCompressed ? compress(page, zstdLevel) : page;
+    const stored = isCompressed ? compressPage(page, zstdLevel) : page;
     const headerStart = out.offset;
     writePageHeader(out, {
       type: 'DATA_PAGE_V2', uncompressed_page_size: levels.length + page.length, compressed_page_size: levels.length + stored.length,

@@ -1,10 +1,11 @@
 import type { ColumnChunk, RowGroup } from 'hyparquet';
-import { ByteWriter, ParquetWriter } from 'hyparquet-writer';
+import { ParquetWriter } from 'hyparquet-writer';
 import { TidemarkError, invariant } from '../domain/errors.ts';
 import { isCodedColumn, isConstantColumn, isPackedColumn, type ColumnValues, type EncodableBatch, type EncodableColumn, type PackedColumn } from './columns.ts';
+import { FileWriter } from './file-writer.ts';
 import { metricsOf, type DataFileMetrics, type RowGroupFacts } from './parquet-metrics.ts';
 import { appendColumnChunk, type ChunkFacts } from './parquet-pages.ts';
-import { releaseBuffer, releaseColumn } from './release.ts';
+import { releaseColumn } from './release.ts';
 import { leafOf, schemaElements, type Leaf } from './parquet-schema.ts';
 import type { Field } from './schema.ts';
 
@@ -41,15 +42,6 @@ export interface EncodedDataFile {
 
 export const rowGroupRowsDefault = 65_536;
 const fileBytesFirst = 1 << 16;
-
-/** Gives back what it has outgrown. */
-class FileWriter extends ByteWriter {
-  override ensure(size: number): void {
-    const { buffer } = this;
-    super.ensure(size);
-    if (this.buffer !== buffer) releaseBuffer(buffer);
-  }
-}
 
 const gather = (values: ColumnValues, indices: Uint32Array): ColumnValues => {
   if (values instanceof BigInt64Array) {
@@ -133,7 +125,7 @@ const windowOf = (values: ColumnValues, start: number, end: number): ColumnValue
  */
 export class DataFileBuilder {
   private readonly leaves: Leaf[];
-  private readonly out: ByteWriter;
+  private readonly out: FileWriter;
   private readonly container: ParquetWriter;
   private readonly rowGroupRows: number;
   private readonly zstdLevel: number;

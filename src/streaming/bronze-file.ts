@@ -6,6 +6,7 @@ import type { ColumnValues, ConstantColumn } from '../lake/columns.ts';
 import type { Leaf } from '../lake/parquet-schema.ts';
 import { DataFileBuilder } from '../lake/parquet-writer.ts';
 import type { CopiedChunk } from '../lake/parquet-writer.ts';
+import { releaseBuffer } from '../lake/release.ts';
 import type { Field } from '../lake/schema.ts';
 import type { ByteColumn } from './byte-column.ts';
 import type { PartitionBuffer } from './partition-buffer.ts';
@@ -43,6 +44,8 @@ export interface EncodedBronzeFile extends BronzeFileIdentity {
 
 /** Small enough that what refining holds of Bronze at once is little, and large enough that a compaction copies them encoded. */
 const rowGroupRows = 32_768;
+/** Of the records' bytes in a file, about: what grows is copied. */
+const compressedShare = 0.6;
 const microsPerDay = 86_400_000_000n;
 
 /** One topic partition, one ingestion_timestamp: all rows of a file are equally old in the lake. */
@@ -60,29 +63,35 @@ export const encodeBronzeFile = (identity: BronzeFileIdentity, buffer: Partition
       [footerKeys.rowCount]: String(rowCount),
       [footerKeys.contentChecksum]: content.digest('hex'),
     },
+    bytesExpected: buffer.payloadBytes * compressedShare,
   });
   const ingestedAt = BigInt(ingestedAtMs) * 1000n;
   for (let from = 0; from < rowCount; from += rowGroupRows) {
     const to = Math.min(rowCount, from + rowGroupRows);
+    const made: Uint8Array[] = [];
+    const byteArrays = (leaf: Leaf, column: ByteColumn): ColumnValues | CopiedChunk => {
+      if (column.nullCount > 0) return column.views(from, to);
+      const chunk = plainColumnChunk(leaf, column.pieces(from, to));
+      made.push(chunk.bytes);
+      return chunk;
+    };
     const columns: Record<string, (leaf: Leaf) => ColumnValues | ConstantColumn | CopiedChunk> = {
-      raw_bytes: (leaf) => byteArrays(leaf, buffer.values, from, to),
+      raw_bytes: (leaf) => byteArrays(leaf, buffer.values),
       topic: () => ({ constant: topic }),
       partition: () => ({ constant: partition }),
       offset: () => buffer.offsets(from, to),
-      key: (leaf) => (buffer.keys.nullCount === rowCount ? { constant: null } : byteArrays(leaf, buffer.keys, from, to)),
+      key: (leaf) => (buffer.keys.nullCount === rowCount ? { constant: null } : byteArrays(leaf, buffer.keys)),
       headers: () => buffer.headers(from, to) ?? { constant: null },
       kafka_timestamp: () => buffer.kafkaTimestamps(from, to),
       ingestion_timestamp: () => ({ constant: ingestedAt }),
       ingestion_date: () => ({ constant: Number(ingestedAt / microsPerDay) }),
     };
     builder.appendRowGroup(to - from, (leaf) => columns[leaf.field.name]?.(leaf) ?? { constant: null });
+    for (const bytes of made) releaseBuffer(bytes.buffer);
   }
   const { bytes } = builder.finish();
   return { ...identity, bytes, checksum: hash('sha256', bytes, 'hex'), rowCount };
 };
-
-const byteArrays = (leaf: Leaf, column: ByteColumn, from: number, to: number): ColumnValues | CopiedChunk =>
-  (column.nullCount === 0 ? plainColumnChunk(leaf, column.pieces(from, to)) : column.views(from, to));
 
 /** Compares a footer with what the file's key says; throws FILE_UNREADABLE with what differs. */
 export const checkFooter = (identity: BronzeFileIdentity, footer: Readonly<Record<string, string>>, rowCount: number): void => {

@@ -3,6 +3,7 @@ import type { CheckpointRange } from '../contracts/stream.ts';
 import { bronzeFileSuffix } from '../contracts/bronze.ts';
 import { TidemarkError, isTidemarkError } from '../domain/errors.ts';
 import type { ObjectStore } from '../lake/object-store.ts';
+import { releaseBuffer } from '../lake/release.ts';
 import type { Field } from '../lake/schema.ts';
 import { traceparentName } from '../telemetry/tracing.ts';
 import type { TraceSpan, Tracing } from '../telemetry/tracing.ts';
@@ -115,16 +116,17 @@ export class BronzeWriter {
     const { store, budget, atStep } = this.options;
     const key = store.keyOf(dataLocation(bronzeFileSuffix(file)));
     const from = performance.now();
+    const range = checkpointRange(file);
     await this.takeUploadTurn();
     try {
       await atStep('before-upload', key);
       await this.put(key, file.bytes, { [checksumMetadata]: file.checksum, ...(span && span.traceparent !== '' ? { [traceparentName]: span.traceparent } : {}) }, signal);
       if (signal.aborted) return null;
       await atStep('after-upload', key);
-      return { range: checkpointRange(file), encodeMs, putMs: performance.now() - from, produced };
+      return { range, encodeMs, putMs: performance.now() - from, produced };
     } finally {
       span?.end();
-      budget.give(file.bytes.length);
+      budget.give(range.byteCount);
       this.uploads -= 1;
       this.uploadWaiters.shift()?.();
     }
@@ -136,6 +138,8 @@ export class BronzeWriter {
     for (let failures = 0; !signal.aborted; failures += 1) {
       try {
         await store.put(key, bytes, { condition: 'absent', metadata, contentType: 'application/vnd.apache.parquet', signal });
+        // Only now: a request that failed may still be reading it.
+        releaseBuffer(bytes.buffer);
         return;
       } catch (error) {
         if (signal.aborted) return;

@@ -1,13 +1,13 @@
-import { constants, zstdCompressSync } from 'node:zlib';
-import { ByteWriter } from 'hyparquet-writer';
 import { writePageHeader } from 'hyparquet-writer/src/datapage.js';
-import { pageCrc } from '../lake/parquet-pages.ts';
+import { FileWriter } from '../lake/file-writer.ts';
+import { compressPage, pageCrc } from '../lake/parquet-pages.ts';
 import type { Leaf } from '../lake/parquet-schema.ts';
 import type { CopiedChunk } from '../lake/parquet-writer.ts';
+import { releaseBuffer } from '../lake/release.ts';
 
 const zstdLevel = 1;
-/** zlib's output comes in pieces of this size. */
-const compressedBytesGuess = 256 * 1024;
+/** Of what the records take, about: what grows is copied. */
+const compressedShare = 0.6;
 
 /**
  * A column chunk of byte arrays without nulls whose values lie in memory as Parquet's PLAIN encoding: each piece is
@@ -16,11 +16,11 @@ const compressedBytesGuess = 256 * 1024;
  * bytes by their order.
  */
 export const plainColumnChunk = (leaf: Leaf, pieces: readonly { bytes: Uint8Array; rows: number }[]): CopiedChunk => {
-  const out = new ByteWriter();
+  const out = new FileWriter(Math.max(1_024, Math.ceil(pieces.reduce((sum, { bytes }) => sum + bytes.length, 0) * compressedShare)));
   let rowCount = 0;
   let uncompressedBytes = 0;
   for (const { bytes, rows } of pieces) {
-    const stored = zstdCompressSync(bytes, { params: { [constants.ZSTD_c_compressionLevel]: zstdLevel }, chunkSize: Math.max(64, Math.min(compressedBytesGuess, bytes.length)) });
+    const stored = compressPage(bytes, zstdLevel);
     const levels = Uint8Array.from(leaf.maxDefinitionLevel > 0 ? runOfOnes(rows) : []);
     const headerStart = out.offset;
     writePageHeader(out, {
@@ -34,6 +34,7 @@ export const plainColumnChunk = (leaf: Leaf, pieces: readonly { bytes: Uint8Arra
     uncompressedBytes += out.offset - headerStart + levels.length + bytes.length;
     out.appendBytes(levels);
     out.appendBytes(stored);
+    releaseBuffer(stored.buffer);
     rowCount += rows;
   }
   return {
