@@ -3,6 +3,7 @@ import '../src/config/require-node.ts';
 import './wire/as-service.ts';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Client, Connection } from '@temporalio/client';
+import { collectGarbage } from '../src/config/collect-garbage.ts';
 import { environmentHelp, loadConfig } from '../src/config/config.ts';
 import type { Config } from '../src/config/config.ts';
 import { datasetOf } from '../src/datasets/pipeline.ts';
@@ -69,6 +70,8 @@ await runCommand<Options>(program, async ({ source: names, json }) => {
     flush: { intervalMs: flushIntervalMs, intervalMaxMs: flushIntervalMaxMs, bytesMax: flushBytes, rowsMax: flushRows },
     gapPolicy,
   });
+  // Half of the heap is what loading the modules left behind, and so early V8 would let it stay.
+  collectGarbage();
   const sources = datasets.map(({ source }) => source);
   figures.watch(worker.state);
   telemetry.setReadiness(() => readinessOf(worker.state()));

@@ -12,4 +12,4 @@ export const serviceNodeArguments = ['--max-semi-space-size=4', '--v8-pool-size=
  * goes back to the system when it is freed up to 32 MB: column buffers of a few megabytes then stay behind in every arena. Measured
  * on a backlog, 60 to 140 MB of each worker. Other libraries ignore it.
  */
-export const serviceEnvironment = { MALLOC_ARENA_MAX: '2', MALLOC_MMAP_THRESHOLD_: '524288', MALLOC_TRIM_THRESHOLD_: '1048576' } as const;
+export const serviceEnvironment = { MALLOC_ARENA_MAX: '2', MALLOC_MMAP_THRESHOLD_: '262144', MALLOC_TRIM_THRESHOLD_: '1048576' } as const;

@@ -26,7 +26,8 @@ interface CachedFile {
   bytes: number;
 }
 
-const cacheBytesDefault = 32 << 20;
+/** A million keys: the last ten full micro-batches. */
+const cacheBytesDefault = 16 << 20;
 const groupBytes = 64;
 
 /** Event time bounds of each row group. Microseconds fit a double exactly until the year 2255. */

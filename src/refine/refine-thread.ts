@@ -1,7 +1,7 @@
 import { platform, setPriority } from 'node:os';
-import { getHeapStatistics, setFlagsFromString } from 'node:v8';
-import { runInNewContext } from 'node:vm';
+import { getHeapStatistics } from 'node:v8';
 import { parentPort, workerData } from 'node:worker_threads';
+import { collectGarbage } from '../config/collect-garbage.ts';
 import type { FromThread, ToThread } from './thread-messages.ts';
 import { packError } from './thread-messages.ts';
 import type { TaskOptions, TaskRunners, ThreadConfig } from './refine-tasks.ts';
@@ -19,17 +19,15 @@ if (config.niceness !== undefined && platform() === 'linux') setPriority(0, conf
 // A task of a hundred thousand rows leaves tens of megabytes that nobody needs, most of it outside of V8's heap, where V8 hardly
 // sees it. Collected between tasks, and within one that says so, it does not add up. Small tasks leave little, and a full collection takes
 // some 20 ms of several cores: it waits until they have left much together.
-setFlagsFromString('--expose-gc');
-const collect = runInNewContext('gc') as () => void;
 const garbageBytesMax = 24 << 20;
 const heldBytes = (): number => {
   const { used_heap_size: heap, external_memory: external } = getHeapStatistics();
   return heap + external;
 };
 let heldAfterCollection = 0;
-const collectGarbage = (): void => {
+const collectWhenMuch = (): void => {
   if (heldBytes() - heldAfterCollection < garbageBytesMax) return;
-  collect();
+  collectGarbage();
   heldAfterCollection = heldBytes();
 };
 
@@ -53,7 +51,7 @@ port.on('message', (message: ToThread) => {
   const { task, name, input } = message;
   const abort = new AbortController();
   running = { task, abort };
-  const options: TaskOptions = { signal: abort.signal, onProgress: (progress) => { answer({ kind: 'progress', task, progress }); }, onReleased: collectGarbage };
+  const options: TaskOptions = { signal: abort.signal, onProgress: (progress) => { answer({ kind: 'progress', task, progress }); }, onReleased: collectWhenMuch };
   void (async () => {
     try {
       const runners = await open();
@@ -63,7 +61,7 @@ port.on('message', (message: ToThread) => {
       answer({ kind: 'failed', task, error: packError(error) });
     } finally {
       running = undefined;
-      collectGarbage();
+      collectWhenMuch();
     }
   })();
 });
