@@ -2,8 +2,8 @@ import { isCodedColumn, isPackedColumn, type EncodableBatch, type EncodableColum
 
 /** Memory below this is not worth a thought; Node's buffer pool, which many share, is smaller too. */
 const releaseBytesMin = Math.max(128 << 10, 2 * Buffer.poolSize);
-/** A view that leaves out no more than this of its buffer has it for itself. */
-const sharedBytesMax = 64;
+/** A view that leaves out no more than this of its buffer has it for itself: a fetched page still has its header, which takes more. */
+const sharedBytesMax = 8;
 
 /**
  * Gives the memory behind a view back at once. For megabytes that are held for some milliseconds only: typed arrays lie outside of V8's
