@@ -37,13 +37,10 @@ const program = command('make-screenshots', 'Run the pipeline on real servers of
   .option('--rate <n>', 'Trades a second of each exchange', Number, 200)
   .option('--json', 'Print one JSON object');
 
-/**
- * A picture by the browser's own protocol: Playwright's first runs code in every frame, and waits for ever on the Web UI's, which may run none.
- */
-const capture = async (page: Page, path: string, fullPage: boolean): Promise<void> => {
+/** By the browser's own protocol: Playwright's runs code in every frame first, and did not come back from those of the Web UI. */
+const captureWithFrames = async (page: Page, path: string): Promise<void> => {
   const session = await page.context().newCDPSession(page);
-  const { cssContentSize: { width, height } } = await session.send('Page.getLayoutMetrics');
-  const { data } = await session.send('Page.captureScreenshot', { format: 'png', ...(fullPage ? { captureBeyondViewport: true, clip: { x: 0, y: 0, width, height, scale: 1 } } : {}) });
+  const { data } = await session.send('Page.captureScreenshot', { format: 'png' });
   await writeFile(path, Buffer.from(data, 'base64'));
 };
 
@@ -52,7 +49,8 @@ const pictureOf = async (browser: Browser, options: Parameters<Browser['newPage'
   try {
     await page.goto(url, { timeout: shownMs });
     await ready(page);
-    await capture(page, path, fullPage);
+    if (page.frames().length > 1) await captureWithFrames(page, path);
+    else await page.screenshot({ path, fullPage });
   } finally {
     await page.close();
   }
@@ -126,7 +124,7 @@ await runCommand<{ folder: string; seconds: number; rate: number; json?: boolean
       await untilBatches(batchesSeen);
       // While its history is short: the Web UI draws every event, and again with each new one.
       const stream = webUiUrl(running.config, streamWorkflowId(source))!;
-      await take('web-ui-stream.png', desktop, stream, (page) => shown(page, 'commitBronze'));
+      await take('web-ui-stream.png', desktop, stream, (page) => shown(page, `${source} micro-batch`));
       await take('web-ui-details.png', desktop, stream, detailsShown);
       const { batch } = (await running.state(source)).recent.at(-1)!;
       await take('web-ui-micro-batch.png', desktop, webUiUrl(running.config, microBatchWorkflowId(source, batch))!, (page) => shown(page, 'mergeGold'));
