@@ -37,7 +37,7 @@ const troubled = (changes: Partial<PageSnapshot> = {}): PageSnapshot => {
     dlq: { reasons: [{ source: 'a-trades', errorType: 'price_validation', reason: 'price_must_be_positive', rows: 60_000 }, { source: hostile, errorType: 'x', reason: hostile, rows: 1 }], unread: 12 },
     reprocesses: [
       { kind: 'backfill', workflowId: 'backfill/b1', source: 'a-trades', phase: 'refining', isPaused: false, rowsTotal: 800, rowsDone: 200, startedAtMs: atMs - 60_000, problem: null, url: null },
-      { kind: 'DLQ replay', workflowId: 'dlq-replay/r1', source: 'a-trades', phase: 'staging', isPaused: true, rowsTotal: 0, rowsDone: 0, startedAtMs: atMs, problem: null, url: null },
+      { kind: 'DLQ replay', workflowId: 'dlq-replay/r1', source: 'a-trades', phase: 'staging', isPaused: true, rowsTotal: 0, rowsDone: 0, startedAtMs: atMs - 179_600, problem: null, url: null },
     ],
     processes: [{ name: 'streaming worker', rssBytes: 300 << 20, bufferBytes: 90 << 20, bufferBudgetBytes: 96 << 20, problem: null }],
     audit: { state: 'findings', atMs, findings: 3, promises: ['gold-keys'], url: null },
@@ -78,7 +78,7 @@ test.skipIf(!launched.browser)('every trouble is on the page in words, with what
   const text = (await page.locator('main').innerText()).replaceAll(' ', ' ');
   for (const words of [
     'a-trades is paused', 'LOG_TRUNCATED', '150 records were gone', '6.0 % of its records were refused', 'npm run retry-batch -- --source a-trades --batch 2', '[100, 250)',
-    'backfill/b1', '25.0 %', '200 of 800 rows', 'dlq-replay/r1', 'price_must_be_positive', '60,000', '12 older rows', 'buffers 90 MB of 96 MB', '3 findings', 'gold-keys',
+    'backfill/b1', '25.0 %', '200 of 800 rows', 'dlq-replay/r1', '3 min 0 s', 'price_must_be_positive', '60,000', '12 older rows', 'buffers 90 MB of 96 MB', '3 findings', 'gold-keys',
   ]) expect(text).toContain(words);
   expect(await page.getByRole('progressbar', { name: 'backfill/b1' }).getAttribute('aria-valuenow')).toBe('200');
   expect(await page.title()).toMatch(/^\(\d+!\) Tidemark$/);

@@ -26,7 +26,7 @@ const reasonsShown = 12;
 
 const count = (/** @type {number} */ value) => Math.round(value).toLocaleString('en');
 const brief = (/** @type {number} */ value) => (value < 10_000 ? count(value) : value < 1e6 ? `${(value / 1e3).toFixed(value < 1e5 ? 1 : 0)} k` : `${(value / 1e6).toFixed(value < 1e7 ? 2 : 1)} M`);
-const duration = (/** @type {number | null} */ ms) => (ms === null ? '–' : ms < 1_000 ? `${Math.round(ms)} ms` : ms < 60_000 ? `${(ms / 1_000).toFixed(1)} s` : ms < 3_600_000 ? `${Math.floor(ms / 60_000)} min ${Math.round((ms % 60_000) / 1_000)} s` : `${(ms / 3_600_000).toFixed(1)} h`);
+const duration = (/** @type {number | null} */ ms) => (ms === null ? '–' : ms < 1_000 ? `${Math.round(ms)} ms` : ms < 60_000 ? `${(ms / 1_000).toFixed(1)} s` : ms < 3_600_000 ? `${Math.floor(Math.round(ms / 1_000) / 60)} min ${Math.round(ms / 1_000) % 60} s` : `${(ms / 3_600_000).toFixed(1)} h`);
 const megabytes = (/** @type {number} */ bytes) => `${(bytes / 1024 / 1024).toFixed(0)} MB`;
 const clock = (/** @type {number} */ ms) => new Date(ms).toLocaleTimeString('en-GB');
 const date = (/** @type {number} */ ms) => new Date(ms).toLocaleString('en-GB');
