@@ -35,7 +35,7 @@ describe('while a chunk is refined', () => {
       await backfill.resume();
       expect(await backfill.result()).toMatchObject({ rows: 80 });
       expect([...backfill.refined].sort((a, b) => a - b)).toEqual(chunkNumbers(8));
-      expect(most).toBe(2);
+      expect(most).toBeLessThanOrEqual(2);
     });
   });
 
