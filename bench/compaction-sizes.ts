@@ -29,7 +29,7 @@ const cases: { kind: 'bronze' | 'silver' | 'gold'; definition: TableDefinition; 
   { kind: 'gold', definition: gold, targetBytes: 256 * MiB, partition: { exchange: 'BINANCE', timestamp: 472_223 } },
 ];
 
-const root = await mkdtemp(join(tmpdir(), 'tidemark-bench-'));
+const root = await mkdtemp(join(tmpdir(), 'tidemark-compaction-sizes-'));
 const path = (key: string): string => join(root, key);
 const unused = (): never => { throw new Error('this bench does not ask for it'); };
 /** Objects as files; parts go to disk as they come. */
