@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import type { Dataset } from '../datasets/dataset.ts';
 import { dlqTable } from '../datasets/engine-tables.ts';
 import { eachAtOnce } from '../domain/at-once.ts';
-import { invariant } from '../domain/errors.ts';
+import { TidemarkError, invariant, isTidemarkError } from '../domain/errors.ts';
 import type { CoverageJson } from '../domain/offsets.ts';
 import { Coverage } from '../domain/offsets.ts';
 import type { EncodableBatch } from '../lake/columns.ts';
@@ -81,6 +81,12 @@ const rowsReadAhead = 25_000;
 /** Files that are on their way to the store while the next one is encoded. */
 const putsAtOnce = 4;
 
+/** A batch has many files: a failure says which one it is about. */
+const ofFile = (filePath: string) => (error: unknown): never => {
+  if (!isTidemarkError(error) || error.message.includes(filePath)) throw error;
+  throw new TidemarkError(error.code, `${filePath}: ${error.message}`, { cause: error });
+};
+
 /** Rows that follow each other are a range: their columns are encoded where they are. */
 const selectionOf = (indices: Uint32Array): RowSelection => {
   const start = indices[0] ?? 0;
@@ -105,11 +111,11 @@ export const refineBronze = async (deps: RefineDeps, input: RefineInput): Promis
 
   const plan = { silver: Coverage.fromJson(input.silver), dlq: Coverage.fromJson(input.dlq) };
   const planned = plan.silver.union(plan.dlq);
-  const bronzeFiles: { file: ParquetFile; groups: number[] }[] = [];
+  const bronzeFiles: { file: ParquetFile; filePath: string; groups: number[] }[] = [];
   await eachAtOnce(input.bronzeFiles, openedAtOnce, async ({ filePath, fileSizeBytes }, index) => {
     signal?.throwIfAborted();
-    const file = await openParquet(objectSource(store, store.keyOf(filePath), fileSizeBytes, signal ? { signal } : {}));
-    bronzeFiles[index] = { file, groups: plannedRowGroups(file, dataset.bronze, planned) };
+    const file = await openParquet(objectSource(store, store.keyOf(filePath), fileSizeBytes, signal ? { signal } : {})).catch(ofFile(filePath));
+    bronzeFiles[index] = { file, filePath, groups: plannedRowGroups(file, dataset.bronze, planned) };
   });
   const transform = new BronzeTransform({
     dataset,
@@ -119,9 +125,9 @@ export const refineBronze = async (deps: RefineDeps, input: RefineInput): Promis
     ...(input.resolutions ? { resolutions: input.resolutions } : {}),
   });
   let rows = 0;
-  const parts = bronzeFiles.flatMap(({ file, groups }) => groups.map((group) => ({ file, group })));
-  const read = ({ file, group }: { file: ParquetFile; group: number }): Promise<EncodableBatch> => {
-    const reading = readStoredColumns(file, { columns: [...bronzeColumnsRead], rowGroups: [group] });
+  const parts = bronzeFiles.flatMap(({ file, filePath, groups }) => groups.map((group) => ({ file, filePath, group })));
+  const read = ({ file, filePath, group }: (typeof parts)[number]): Promise<EncodableBatch> => {
+    const reading = readStoredColumns(file, { columns: [...bronzeColumnsRead], rowGroups: [group] }).catch(ofFile(filePath));
     // A failure is told where it is awaited.
     reading.catch(() => undefined);
     return reading;
