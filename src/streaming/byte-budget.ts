@@ -50,9 +50,11 @@ export class ByteBudget {
 
   /** False: no room; the caller stops reading until there is. */
   tryTake(bytes: number, owner: object): boolean {
-    if (this.oversized !== null && (this.oversized !== owner || this.used > 0)) return false;
+    if (this.oversized !== null && this.oversized !== owner) return false;
     if (this.used > 0 && this.used + bytes > this.limit) {
       if (bytes > this.limit - this.lowWater) this.oversized = owner;
+      // Its buffer was closed meanwhile, and a new one begins with less.
+      else if (this.oversized === owner) this.oversized = null;
       this.setFull(true);
       return false;
     }

@@ -343,7 +343,7 @@ test('S3 away: consumption pauses at the budget and never passes it; when S3 is 
   };
   const warn = vi.fn<(fields: object, message: string) => void>();
   const worker = lane.start({ store, budgetBytes, log: { ...lane.log, warn } });
-  await vi.waitFor(() => { expect(worker.state()).toMatchObject({ budget: { full: true } }); }, { timeout: 60_000 });
+  await vi.waitFor(() => { expect(worker.state().budget).toMatchObject({ full: true }); }, { timeout: 60_000 });
   // What was buffered becomes smaller as files, which makes room for a while; then nothing is read any more.
   for (let before = -1; worker.state().totals.records !== before;) {
     before = worker.state().totals.records;

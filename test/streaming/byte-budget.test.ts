@@ -46,3 +46,22 @@ test('a topic partition that was taken away no longer holds the budget back for 
   expect(budget.full).toBe(false);
   expect(budget.tryTake(10, b)).toBe(true);
 });
+
+test('who waited for the whole budget and needs less by now takes what fits, and what does not fit pauses: it never asks in vain', () => {
+  const budget = new ByteBudget(100);
+  budget.tryTake(50, a);
+  budget.tryTake(50, b);
+  expect(budget.tryTake(60, a)).toBe(false);
+  // Both buffers become files, which their store does not take.
+  budget.give(50);
+  budget.give(50);
+  budget.take(40);
+  budget.take(40);
+  expect(budget.mayRead(a)).toBe(true);
+  expect(budget.tryTake(10, a)).toBe(true);
+  expect(budget.tryTake(20, a)).toBe(false);
+  expect(budget.full).toBe(true);
+  budget.give(40);
+  expect(budget.full).toBe(false);
+  expect(budget.mayRead(b)).toBe(true);
+});
