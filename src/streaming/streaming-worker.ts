@@ -42,7 +42,7 @@ export interface StreamingWorkerOptions {
   store: ObjectStore;
   checkpoints: CheckpointClient;
   log: StreamingLog;
-  /** All buffers of the process together; default 64 MiB. */
+  /** All buffers of the process together; default 40 MiB. */
   budgetBytes?: number;
   flush?: Partial<FlushLimits>;
   gapPolicy?: 'continue' | 'halt';
@@ -162,7 +162,7 @@ export const startStreamingWorker = (options: StreamingWorkerOptions): Streaming
     })();
   };
 
-  const budget = new ByteBudget(options.budgetBytes ?? 64 * 1024 * 1024, (full) => {
+  const budget = new ByteBudget(options.budgetBytes ?? 40 * 1024 * 1024, (full) => {
     onEvent({ type: 'budget', full, usedBytes: budget.usedBytes });
     // Not now: this comes from the middle of a buffer that is being filled, or given back.
     setImmediate(() => {
