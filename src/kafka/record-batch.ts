@@ -193,6 +193,7 @@ const decodeBatch = (
     const valueEnd = position;
     if (position >= recordEnd) return { status: 'corrupt', records: taken, refusedDelta: 0, position };
     const headersStart = bytes[position] === 0 ? -1 : position;
+    if (headersStart >= 0 && !areHeaders(bytes, headersStart, recordEnd)) return { status: 'corrupt', records: taken, refusedDelta: 0, position };
     if (!sink.append(bytes, delta, timestampMs, keyStart, keyEnd, valueStart, valueEnd, headersStart, recordEnd)) {
       return { status: 'full', records: taken, refusedDelta: delta, position };
     }
@@ -204,48 +205,56 @@ const decodeBatch = (
 
 /** A control batch holds one record whose key is `version int16, type int16`. */
 const controlType = (bytes: Buffer, start: number, end: number): number => {
-  let position = start;
-  const varint = (): number => {
-    let value = 0;
-    let shift = 0;
-    for (;;) {
-      const byte = bytes[position++]!;
-      value |= (byte & 0x7f) << shift;
-      if (byte <= 0x7f || position >= end) return (value >>> 1) ^ -(value & 1);
-      shift += 7;
-    }
-  };
-  varint();
-  position += 1;
-  varint();
-  varint();
-  const keyLength = varint();
-  return keyLength >= 4 && position + 4 <= end ? bytes.readInt16BE(position + 2) : -1;
+  const cursor = { position: start };
+  varint(bytes, cursor);
+  cursor.position += 1;
+  varint(bytes, cursor);
+  varint(bytes, cursor);
+  const keyLength = varint(bytes, cursor);
+  return keyLength >= 4 && cursor.position + 4 <= end ? bytes.readInt16BE(cursor.position + 2) : -1;
 };
 
-/** Record headers as Kafka encodes them (count, then name and value each) → [name, value] pairs, in order. */
-export const decodeHeaders = (bytes: Uint8Array, start: number, end: number): [name: string, value: Uint8Array | null][] => {
-  let position = start;
-  const varint = (): number => {
-    let value = 0;
-    let shift = 0;
-    let byte: number;
-    do {
-      byte = bytes[position++] ?? 0;
-      value |= (byte & 0x7f) << shift;
-      shift += 7;
-    } while (byte > 0x7f);
-    return (value >>> 1) ^ -(value & 1);
-  };
-  const count = varint();
+/** Whether the bytes are headers from the count to the last value, no byte more or less: Kafka's own consumer refuses a record of another size too. */
+const areHeaders = (bytes: Uint8Array, start: number, end: number): boolean => {
+  const cursor = { position: start };
+  const count = varint(bytes, cursor);
+  if (count < 0) return false;
+  for (let i = 0; i < count; i += 1) {
+    const nameLength = varint(bytes, cursor);
+    if (nameLength < 0) return false;
+    cursor.position += nameLength;
+    const valueLength = varint(bytes, cursor);
+    if (valueLength > 0) cursor.position += valueLength;
+    if (cursor.position > end) return false;
+  }
+  return cursor.position === end;
+};
+
+/** Record headers as Kafka encodes them (count, then name and value each), of a record that a {@link RecordSink} was given → [name, value] pairs, in order. */
+export const decodeHeaders = (bytes: Uint8Array, start: number): [name: string, value: Uint8Array | null][] => {
+  const cursor = { position: start };
+  const count = varint(bytes, cursor);
   const headers: [string, Uint8Array | null][] = [];
-  for (let i = 0; i < count && position < end; i += 1) {
-    const nameLength = varint();
-    const name = Buffer.from(bytes.buffer, bytes.byteOffset + position, nameLength).toString('utf8');
-    position += nameLength;
-    const valueLength = varint();
-    headers.push([name, valueLength < 0 ? null : bytes.subarray(position, position + valueLength)]);
-    if (valueLength > 0) position += valueLength;
+  for (let i = 0; i < count; i += 1) {
+    const nameLength = varint(bytes, cursor);
+    const name = Buffer.from(bytes.buffer, bytes.byteOffset + cursor.position, nameLength).toString('utf8');
+    cursor.position += nameLength;
+    const valueLength = varint(bytes, cursor);
+    headers.push([name, valueLength < 0 ? null : bytes.subarray(cursor.position, cursor.position + valueLength)]);
+    if (valueLength > 0) cursor.position += valueLength;
   }
   return headers;
+};
+
+/** The zigzag varint at the cursor, which moves past it; bytes beyond the end read as 0. */
+const varint = (bytes: Uint8Array, cursor: { position: number }): number => {
+  let value = 0;
+  let shift = 0;
+  let byte: number;
+  do {
+    byte = bytes[cursor.position++] ?? 0;
+    value |= (byte & 0x7f) << shift;
+    shift += 7;
+  } while (byte > 0x7f);
+  return (value >>> 1) ^ -(value & 1);
 };

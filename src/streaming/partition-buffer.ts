@@ -73,7 +73,7 @@ export class PartitionBuffer implements RecordSink {
     const found = new Set<string>();
     for (let from = 0; from < this.count && found.size < valuesMax; from += rowsAtOnce) {
       for (const raw of this.rawHeaders.views(from, Math.min(this.count, from + rowsAtOnce))) {
-        const value = raw && decodeHeaders(raw, 0, raw.length).find(([key]) => key === name)?.[1];
+        const value = raw && decodeHeaders(raw, 0).find(([key]) => key === name)?.[1];
         if (value) found.add(Buffer.from(value).toString('latin1'));
         if (found.size >= valuesMax) break;
       }
@@ -195,7 +195,7 @@ const widen = <T extends Float64Array | Int32Array>(from: T, to: T): T => {
 };
 
 const headersJson = (raw: Uint8Array): string =>
-  JSON.stringify(decodeHeaders(raw, 0, raw.length).map(([name, value]) => [
+  JSON.stringify(decodeHeaders(raw, 0).map(([name, value]) => [
     name, value === null ? null : Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString('base64'),
   ]));
 

@@ -16,12 +16,12 @@ class Collector implements RecordSink {
     this.room = room;
   }
 
-  append(bytes: Uint8Array, delta: number, timestampMs: number, keyStart: number, keyEnd: number, valueStart: number, valueEnd: number, headersStart: number, headersEnd: number): boolean {
+  append(bytes: Uint8Array, delta: number, timestampMs: number, keyStart: number, keyEnd: number, valueStart: number, valueEnd: number, headersStart: number): boolean {
     if (this.taken.length >= this.room) return false;
     const text = (start: number, end: number): string | null => (start < 0 ? null : Buffer.from(bytes.subarray(start, end)).toString('hex'));
     this.taken.push({
       offset: this.origin + BigInt(delta), timestampMs, key: text(keyStart, keyEnd), value: text(valueStart, valueEnd),
-      headers: headersStart < 0 ? [] : decodeHeaders(bytes, headersStart, headersEnd).map(([name, value]) => [name, value === null ? null : Buffer.from(value).toString('hex')]),
+      headers: headersStart < 0 ? [] : decodeHeaders(bytes, headersStart).map(([name, value]) => [name, value === null ? null : Buffer.from(value).toString('hex')]),
     });
     return true;
   }
@@ -141,12 +141,25 @@ describe('bytes that are no record batch', () => {
     expect(unreadable?.message).toContain('record batch at offset 1: its records do not decompress');
   });
 
+  test('headers that do not fill their record: a name past its end, a negative length, a count of more than there are', async () => {
+    for (const headers of [[2, 0x7e, 1], [2, 1, 1], [4, 2, 0x61, 1], [1]]) {
+      const record = { ...plainRecord(0, 'x'), headers: [['ab', null] as [string, null]] };
+      const bad = encodeBatch({ baseOffset: 1n, lastOffsetDelta: 0, firstTimestamp: 0n, records: [record] });
+      // The record ends with its headers: count 1, length 2, "ab", null.
+      bad.set([...headers, 0, 0, 0, 0].slice(0, 5), bad.length - 5);
+      const { taken, next, unreadable } = await decode(Buffer.concat([good, bad]), 0n);
+      expect(taken.map(({ value }) => value)).toEqual([hex('good')]);
+      expect(next).toBe(1n);
+      expect(unreadable?.code).toBe('RECORD_BATCH_UNREADABLE');
+    }
+  });
+
   test('random bytes never throw, never take a record beyond their batch', async () => {
     await fc.assert(fc.asyncProperty(fc.uint8Array({ maxLength: 200 }), fc.nat(60), async (noise, at) => {
       const bytes = Buffer.concat([good, Buffer.from(good)]);
       bytes.set(noise.subarray(0, Math.max(0, bytes.length - at - 16)), Math.min(at + 16, bytes.length));
       const { taken } = await decode(bytes, 0n);
       expect(taken.length).toBeLessThanOrEqual(bytes.length);
-    }));
+    }), { examples: [[Uint8Array.from([153, 0, 30, 59]), 50]], numRuns: 2_000 });
   });
 });
