@@ -34,6 +34,11 @@ export const releaseColumn = (column: EncodableColumn): void => {
   for (const view of viewsOf(column)) release(view);
 };
 
+/** {@link release} of what the columns of a batch hold. */
+export const releaseColumns = (columns: EncodableBatch['columns']): void => {
+  for (const column of Object.values(columns)) releaseColumn(column);
+};
+
 /** Of columns that were filled by the caller, so that nothing else lies in their buffers. */
 export const releaseOwnColumns = ({ columns }: EncodableBatch): void => {
   for (const column of Object.values(columns)) for (const { buffer } of viewsOf(column)) releaseBuffer(buffer);

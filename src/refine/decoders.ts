@@ -1,4 +1,5 @@
 import type { Dataset } from '../datasets/dataset.ts';
+import { eachAtOnce } from '../domain/at-once.ts';
 import { isTidemarkError } from '../domain/errors.ts';
 import { compileDecoder } from '../schema-registry/avro-decoder.ts';
 import type { SchemaStore } from '../schema-registry/schema-store.ts';
@@ -25,11 +26,7 @@ export class DecoderCache {
   /** An entry for every id. Throws only what a retry can help: REGISTRY_UNAVAILABLE, OBJECT_STORE_UNAVAILABLE. */
   async lookUp(ids: Iterable<number>): Promise<Map<number, DecoderOrReason>> {
     const found = new Map<number, DecoderOrReason>();
-    const waiting = [...ids];
-    const next = async (): Promise<void> => {
-      for (let id = waiting.pop(); id !== undefined; id = waiting.pop()) found.set(id, await this.decoderOf(id));
-    };
-    await Promise.all(Array.from({ length: Math.min(lookupsAtOnce, waiting.length) }, next));
+    await eachAtOnce([...ids], lookupsAtOnce, async (id) => { found.set(id, await this.decoderOf(id)); });
     return found;
   }
 

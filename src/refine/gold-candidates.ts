@@ -5,7 +5,7 @@ import type { ColumnValues, EncodableBatch } from '../lake/columns.ts';
 import { isConstantColumn, spreadColumn, textReader } from '../lake/columns.ts';
 import type { ParquetFile } from '../lake/parquet-reader.ts';
 import { readColumns, readStoredColumns, rowGroupBounds } from '../lake/parquet-reader.ts';
-import { release, releaseColumn } from '../lake/release.ts';
+import { release, releaseColumns } from '../lake/release.ts';
 import type { Field, PartitionTuple } from '../lake/schema.ts';
 import type { FileReference } from './gold-key-cache.ts';
 import { hashKeys, KeyIndex, keyWords } from './key-hash.ts';
@@ -362,7 +362,7 @@ export class Candidates {
     try {
       return this.take(group, values, columns, bucket, isSliced ? range : undefined, rowsMax, wanted);
     } finally {
-      for (const column of Object.values(values)) releaseColumn(column);
+      releaseColumns(values);
     }
   }
 

@@ -2,7 +2,7 @@ import type { DataFile } from '../lake/data-file.ts';
 import type { ObjectStore } from '../lake/object-store.ts';
 import type { ParquetFile } from '../lake/parquet-reader.ts';
 import { bytesSource, objectSource, openParquet, readStoredColumns, rowGroupBounds } from '../lake/parquet-reader.ts';
-import { releaseColumn } from '../lake/release.ts';
+import { releaseColumns } from '../lake/release.ts';
 import type { Field } from '../lake/schema.ts';
 import { hashKeys } from './key-hash.ts';
 
@@ -26,7 +26,7 @@ interface CachedFile {
   bytes: number;
 }
 
-/** A million keys: the last ten full micro-batches. */
+/** A million keys: more than the last ten full micro-batches. */
 const cacheBytesDefault = 16 << 20;
 const groupBytes = 64;
 
@@ -74,7 +74,7 @@ export class GoldKeyCache {
     if (cached) return cached;
     const { columns, rowCount } = await readStoredColumns(await this.open(file), { columns: key, rowGroups: [group] });
     const hashes = hashKeys(key.map((name) => columns[name]!), rowCount);
-    for (const column of Object.values(columns)) releaseColumn(column);
+    releaseColumns(columns);
     const entry = this.touch(file.filePath);
     if (entry) {
       entry.hashes[group] = hashes;

@@ -10,7 +10,7 @@ import type { ObjectStore } from '../lake/object-store.ts';
 import { decodeSingleValue } from '../lake/iceberg/single-value.ts';
 import { bytesSource, copyColumnChunks, isCopyable, objectSource, openParquet, readColumns, readStoredColumns, type ParquetFile } from '../lake/parquet-reader.ts';
 import { DataFileBuilder } from '../lake/parquet-writer.ts';
-import { releaseBuffer, releaseColumn } from '../lake/release.ts';
+import { releaseBuffer, releaseColumns } from '../lake/release.ts';
 import type { Field, PartitionTuple, PrimitiveType } from '../lake/schema.ts';
 import { cleanUpOf } from '../lake/table.ts';
 import type { Catalog, CommitRequest, LiveFile, TableVersion } from '../lake/table.ts';
@@ -760,7 +760,7 @@ class GoldFileBuilder {
     } else {
       this.builder.appendRows({ rowCount, columns: { ...columns, ...added } }, { indices: kept.map((at) => candidates.rows[at]!) });
     }
-    for (const column of Object.values(columns)) releaseColumn(column);
+    releaseColumns(columns);
     this.hashes.push(pick(candidates.hashes, kept));
   }
 
@@ -773,7 +773,7 @@ class GoldFileBuilder {
     } else {
       const { columns } = await readStoredColumns(source, { columns: fields.map(({ name }) => name), rowGroups: [group] });
       this.builder.appendRows({ rowCount, columns }, { indices: rows });
-      for (const column of Object.values(columns)) releaseColumn(column);
+      releaseColumns(columns);
     }
     this.hashes.push(pick(hashes, rows));
   }

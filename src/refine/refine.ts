@@ -11,7 +11,7 @@ import type { ObjectStore } from '../lake/object-store.ts';
 import type { ParquetFile } from '../lake/parquet-reader.ts';
 import { objectSource, openParquet, readStoredColumns } from '../lake/parquet-reader.ts';
 import { encodeDataFile, type RowSelection } from '../lake/parquet-writer.ts';
-import { releaseBuffer, releaseColumn, releaseOwnColumns } from '../lake/release.ts';
+import { releaseBuffer, releaseColumns, releaseOwnColumns } from '../lake/release.ts';
 import type { TableDefinition } from '../lake/schema.ts';
 import type { DecoderCache } from './decoders.ts';
 import { plannedRowGroups } from './planned-row-groups.ts';
@@ -143,7 +143,7 @@ export const refineBronze = async (deps: RefineDeps, input: RefineInput): Promis
     timings.read += performance.now() - started;
     const decoders = await deps.decoders.lookUp(transform.schemaIds(bronze));
     timed('transform', () => { transform.append(bronze, decoders); });
-    for (const column of Object.values(bronze.columns)) releaseColumn(column);
+    releaseColumns(bronze.columns);
     rows += bronze.rowCount;
     deps.onProgress?.({ rows, files: 0 });
   }

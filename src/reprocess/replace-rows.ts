@@ -2,12 +2,14 @@ import { randomUUID } from 'node:crypto';
 import type { ReprocessPublished } from '../contracts/reprocess.ts';
 import type { Dataset } from '../datasets/dataset.ts';
 import { dlqTable } from '../datasets/engine-tables.ts';
+import { eachAtOnce } from '../domain/at-once.ts';
 import { isTidemarkError } from '../domain/errors.ts';
 import { Coverage } from '../domain/offsets.ts';
 import type { CoverageJson } from '../domain/offsets.ts';
+import { spreadColumn } from '../lake/columns.ts';
 import type { DataFile } from '../lake/data-file.ts';
 import type { ObjectStore } from '../lake/object-store.ts';
-import { copyColumnChunks, isCopyable, objectSource, openParquet, readColumns } from '../lake/parquet-reader.ts';
+import { copyColumnChunks, isCopyable, objectSource, openParquet, readColumns, readStoredColumns } from '../lake/parquet-reader.ts';
 import { DataFileBuilder } from '../lake/parquet-writer.ts';
 import type { TableDefinition } from '../lake/schema.ts';
 import { cleanUpOf } from '../lake/table.ts';
@@ -80,14 +82,12 @@ export const replaceRows = async (deps: ReplaceRowsDeps, input: ReplaceRowsInput
     const files = await filesOfOffsets(base, replaced, rowLineage, input.table === 'dlq' ? { partition: { bronze_source: dataset.source } } : {});
     let done = 0;
     const next = files.filter(({ filePath }) => !rewritten.has(filePath));
-    await Promise.all(Array.from({ length: filesAtOnce }, async () => {
-      for (let file = next.pop(); file; file = next.pop()) {
-        signal?.throwIfAborted();
-        rewritten.set(file.filePath, await withoutRows(deps, definition, file, planned, input));
-        done += 1;
-        deps.onProgress?.({ files: done, filesTotal: files.length });
-      }
-    }));
+    await eachAtOnce(next, filesAtOnce, async (file) => {
+      signal?.throwIfAborted();
+      rewritten.set(file.filePath, await withoutRows(deps, definition, file, planned, input));
+      done += 1;
+      deps.onProgress?.({ files: done, filesTotal: files.length });
+    });
     const touched = files.map((file) => ({ file, result: rewritten.get(file.filePath)! })).filter(({ result }) => result.removedRows > 0);
     const removedRows = touched.reduce((sum, { result }) => sum + result.removedRows, 0);
     try {
@@ -124,15 +124,14 @@ const notStaged = async (deps: ReplaceRowsDeps, kept: Coverage, staged: readonly
 const withoutRows = async (deps: ReplaceRowsDeps, definition: TableDefinition, file: LiveFile, planned: PlannedOffsets, { planKey }: ReplaceRowsInput): Promise<Rewritten> => {
   const { store, catalog, signal } = deps;
   const source = await open(deps, file);
-  const { columns, rowCount } = await readColumns(source, { columns: lineageNames });
-  const topics = columns[rowLineage.topic] as string[];
-  const partitions = columns[rowLineage.partition] as Int32Array;
-  const offsets = columns[rowLineage.offset] as BigInt64Array;
+  const { columns, rowCount } = await readStoredColumns(source, { columns: lineageNames, rowGroups: [...source.rowGroupRows.keys()] });
+  const numberOfRow = planned.numbering(columns[rowLineage.topic]!, columns[rowLineage.partition]!, rowCount);
+  const offsets = spreadColumn(columns[rowLineage.offset]!, rowCount) as BigInt64Array;
   const words = new Int32Array(offsets.buffer, offsets.byteOffset, offsets.length * 2);
   const kept = new Uint32Array(rowCount);
   let count = 0;
   for (let row = 0; row < rowCount; row += 1) {
-    const number = planned.numberOf(topics[row]!, partitions[row]!);
+    const number = numberOfRow(row);
     if (number < 0 || !planned.has(number, offsets, words, row)) kept[count++] = row;
   }
   if (count === rowCount || count === 0) return { removedRows: rowCount - count, file: undefined };

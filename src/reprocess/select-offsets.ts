@@ -1,6 +1,7 @@
 import type { ReprocessRange } from '../contracts/backfill.ts';
 import type { Dataset } from '../datasets/dataset.ts';
 import { dlqTable } from '../datasets/engine-tables.ts';
+import { eachAtOnce } from '../domain/at-once.ts';
 import { TidemarkError } from '../domain/errors.ts';
 import { Coverage, IntervalSet, topicPartitionKey } from '../domain/offsets.ts';
 import type { Interval } from '../domain/offsets.ts';
@@ -72,23 +73,20 @@ export const offsetsOfFiles = async (
   test: RowTest = { columns: [], of: () => () => true },
 ): Promise<Coverage> => {
   const runs = new Map<string, Interval[]>();
-  const next = [...files];
   let done = 0;
-  await Promise.all(Array.from({ length: filesAtOnce }, async () => {
-    for (let file = next.pop(); file; file = next.pop()) {
-      signal?.throwIfAborted();
-      const source = await openParquet(objectSource(store, store.keyOf(file.filePath), file.fileSizeBytes, signal ? { signal } : {}));
-      const { columns } = await readColumns(source, { columns: [...new Set([lineage.topic, lineage.partition, lineage.offset, ...test.columns])] });
-      const found = runsOf(columns[lineage.topic] as string[], columns[lineage.partition] as Int32Array, columns[lineage.offset] as BigInt64Array, test.of(columns));
-      for (const [key, some] of found) {
-        const known = runs.get(key) ?? [];
-        runs.set(key, known);
-        for (const run of some) known.push(run);
-      }
-      done += 1;
-      onProgress?.({ files: done, filesTotal: files.length });
+  await eachAtOnce(files, filesAtOnce, async ({ filePath, fileSizeBytes }) => {
+    signal?.throwIfAborted();
+    const source = await openParquet(objectSource(store, store.keyOf(filePath), fileSizeBytes, signal ? { signal } : {}));
+    const { columns } = await readColumns(source, { columns: [...new Set([lineage.topic, lineage.partition, lineage.offset, ...test.columns])] });
+    const found = runsOf(columns[lineage.topic] as string[], columns[lineage.partition] as Int32Array, columns[lineage.offset] as BigInt64Array, test.of(columns));
+    for (const [key, some] of found) {
+      const known = runs.get(key) ?? [];
+      runs.set(key, known);
+      for (const run of some) known.push(run);
     }
-  }));
+    done += 1;
+    onProgress?.({ files: done, filesTotal: files.length });
+  });
   return Coverage.of([...runs].map(([key, some]) => [key, IntervalSet.of(...some)] as const));
 };
 
@@ -164,7 +162,7 @@ export const rowsOfRange = (range: ReprocessRange, { eventTime }: Pick<Dataset, 
   }
 };
 
-/** The offsets that a range means, exact to the row, as far as the tables have their rows: those in the archive are found by src/retention/archived-rows.ts. */
+/** The offsets that a range means, exact to the row, as far as the tables have their rows: those in the archive are found by src/retention/backfill-archive.ts. */
 export const selectOffsets = async (deps: SelectDeps, range: ReprocessRange): Promise<Coverage> => {
   const { catalog, dataset } = deps;
   if (range.by === 'offsets') return Coverage.fromJson(range.offsets);

@@ -10,7 +10,7 @@ import { releaseBuffer } from '../lake/release.ts';
 import type { Field } from '../lake/schema.ts';
 import type { ByteColumn } from './byte-column.ts';
 import type { PartitionBuffer } from './partition-buffer.ts';
-import { plainColumnChunk } from './plain-chunk.ts';
+import { compressedShare, plainColumnChunk } from './plain-chunk.ts';
 
 /** Keys of a Bronze file's footer. They say what the file is, whoever finds it and whatever it is called. */
 export const footerKeys = {
@@ -44,8 +44,6 @@ export interface EncodedBronzeFile extends BronzeFileIdentity {
 
 /** Small enough that what refining holds of Bronze at once is little, and large enough that a compaction copies them encoded. */
 const rowGroupRows = 32_768;
-/** Of the records' bytes in a file, about: what grows is copied. */
-const compressedShare = 0.6;
 const microsPerDay = 86_400_000_000n;
 
 /** One topic partition, one ingestion_timestamp: all rows of a file are equally old in the lake. */

@@ -7,7 +7,7 @@ import { releaseBuffer } from '../lake/release.ts';
 
 const zstdLevel = 1;
 /** Of what the records take, about: what grows is copied. */
-const compressedShare = 0.6;
+export const compressedShare = 0.6;
 
 /**
  * A column chunk of byte arrays without nulls whose values lie in memory as Parquet's PLAIN encoding: each piece is
