@@ -3,8 +3,7 @@ import '../src/config/require-node.ts';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { WorkflowHandle } from '@temporalio/client';
-import { InvalidArgumentError } from 'commander';
-import { command, exitFailed, exitOk, ProgressLine, runCommand, stopSignal, table, thousands } from '../scripts/cli.ts';
+import { command, exitFailed, exitOk, ProgressLine, runCommand, stopSignal, table, thousands, wholeNumber } from '../scripts/cli.ts';
 import { ScriptProcess } from '../scripts/wire/child-process.ts';
 import { produceBadRecords } from '../src/capture/bad-records.ts';
 import { configToEnvironment } from '../src/config/config.ts';
@@ -27,17 +26,11 @@ interface Options {
   json?: boolean;
 }
 
-const whole = (min: number) => (text: string): number => {
-  const value = Number(text);
-  if (!Number.isSafeInteger(value) || value < min) throw new InvalidArgumentError(`expected a whole number from ${min}.`);
-  return value;
-};
-
 const program = command('bench-backfill-steering', 'How exactly a backfill keeps to its rate, how soon it heeds pause, resume, throttle and cancel, and how long it publishes over the current hour beside a live stream with DLQ resolutions in between')
-  .option('--rows <n>', 'Records of the load', whole(10_000), 400_000)
-  .option('--limit <n>', 'Rows a second that backfills are held to', whole(1_000), 20_000)
-  .option('--rate <n>', 'Records a second of the live stream', whole(1), 5_000)
-  .option('--rate-seconds <n>', 'How long it flows', whole(5), 40)
+  .option('--rows <n>', 'Records of the load', wholeNumber(10_000), 400_000)
+  .option('--limit <n>', 'Rows a second that backfills are held to', wholeNumber(1_000), 20_000)
+  .option('--rate <n>', 'Records a second of the live stream', wholeNumber(1), 5_000)
+  .option('--rate-seconds <n>', 'How long it flows', wholeNumber(5), 40)
   .option('--json', 'Print one JSON object');
 
 const source = 'binance-trades';

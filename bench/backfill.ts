@@ -1,8 +1,7 @@
 #!/usr/bin/env node
 import '../src/config/require-node.ts';
 import { join } from 'node:path';
-import { InvalidArgumentError } from 'commander';
-import { command, exitFailed, exitOk, megabytes, milliseconds, ProgressLine, runCommand, stopSignal, table, thousands } from '../scripts/cli.ts';
+import { command, exitFailed, exitOk, megabytes, milliseconds, ProgressLine, runCommand, stopSignal, table, thousands, wholeNumber } from '../scripts/cli.ts';
 import type { BackfillInput, BackfillResult } from '../src/contracts/backfill.ts';
 import { backfillWorkflowId, backfillWorkflowType } from '../src/contracts/backfill.ts';
 import type { FreshnessJson } from '../src/domain/freshness.ts';
@@ -21,17 +20,11 @@ interface Options {
   json?: boolean;
 }
 
-const whole = (min: number) => (text: string): number => {
-  const value = Number(text);
-  if (!Number.isSafeInteger(value) || value < min) throw new InvalidArgumentError(`expected a whole number from ${min}.`);
-  return value;
-};
-
 const program = command('bench-backfill', 'Backfills everything from Bronze to published Gold on one and on two Temporal Workers, beside the first way from Kafka, and measures the live stream with and without a backfill')
-  .option('--rows <n>', 'Records of the load', whole(1_000), 2_000_000)
-  .option('--threads <n>', 'Backfill threads of each Temporal Worker', whole(1), 1)
-  .option('--rate <n>', 'Records a second of the live stream; 0 leaves it out', whole(0), 5_000)
-  .option('--rate-seconds <n>', 'How long each of its two measurements lasts', whole(5), 40)
+  .option('--rows <n>', 'Records of the load', wholeNumber(1_000), 2_000_000)
+  .option('--threads <n>', 'Backfill threads of each Temporal Worker', wholeNumber(1), 1)
+  .option('--rate <n>', 'Records a second of the live stream; 0 leaves it out', wholeNumber(0), 5_000)
+  .option('--rate-seconds <n>', 'How long each of its two measurements lasts', wholeNumber(5), 40)
   .option('--json', 'Print one JSON object');
 
 const source = 'binance-trades';

@@ -4,8 +4,7 @@ import { randomBytes } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { InvalidArgumentError } from 'commander';
-import { command, exitFailed, exitOk, megabytes, ProgressLine, runCommand, stopSignal, thousands } from '../scripts/cli.ts';
+import { command, exitFailed, exitOk, megabytes, ProgressLine, runCommand, stopSignal, thousands, wholeNumber } from '../scripts/cli.ts';
 import { ScriptProcess } from '../scripts/wire/child-process.ts';
 import { startStack } from '../src/stack/index.ts';
 import type { DedupHourPlan, MergedHour } from './dedup-hour-work.ts';
@@ -19,17 +18,11 @@ interface Options {
   json?: boolean;
 }
 
-const whole = (text: string): number => {
-  const value = Number(text);
-  if (!Number.isSafeInteger(value) || value < 1) throw new InvalidArgumentError('expected a whole number from 1.');
-  return value;
-};
-
 const program = command('dedup-hour', 'Merges one hour of trades into one Gold bucket, with duplicates that come millions of rows after their first copy, and checks Gold key by key')
-  .option('--keys <n>', 'Different keys', whole, 10_000_000)
-  .option('--distance <n>', 'Keys between a duplicate and its first copy', whole, 5_000_000)
-  .option('--every <n>', 'Once so many keys are in, every nth row is a duplicate', whole, 100)
-  .option('--batch <n>', 'Silver rows of one merge', whole, 100_000)
+  .option('--keys <n>', 'Different keys', wholeNumber(1), 10_000_000)
+  .option('--distance <n>', 'Keys between a duplicate and its first copy', wholeNumber(1), 5_000_000)
+  .option('--every <n>', 'Once so many keys are in, every nth row is a duplicate', wholeNumber(1), 100)
+  .option('--batch <n>', 'Silver rows of one merge', wholeNumber(1), 100_000)
   .option('--json', 'Print one JSON object');
 
 await runCommand<Options>(program, async ({ keys, distance, every, batch, json }) => {

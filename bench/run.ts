@@ -7,8 +7,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Client } from '@temporalio/client';
 import type { Connection } from '@temporalio/client';
-import { InvalidArgumentError } from 'commander';
-import { command, exitFailed, exitOk, megabytes, milliseconds, ProgressLine, runCommand, stopSignal, table, thousands } from '../scripts/cli.ts';
+import { command, exitFailed, exitOk, megabytes, milliseconds, ProgressLine, runCommand, stopSignal, table, thousands, wholeNumber, untilStopped } from '../scripts/cli.ts';
 import { ScriptProcess, cpuSeconds } from '../scripts/wire/child-process.ts';
 import { openLake } from '../scripts/wire/lake.ts';
 import type { Lake } from '../scripts/wire/lake.ts';
@@ -44,18 +43,12 @@ interface Options {
   json?: boolean;
 }
 
-const whole = (min: number) => (text: string): number => {
-  const value = Number(text);
-  if (!Number.isSafeInteger(value) || value < min) throw new InvalidArgumentError(`expected a whole number from ${min}.`);
-  return value;
-};
-
 const program = command('bench', 'Loads trades into Kafka, then measures each hop and the whole way, beside the limits beneath, in one run')
-  .option('--rows <n>', 'Records of the load', whole(1_000), 4_000_000)
-  .option('--partitions <n>', 'Topic partitions of each topic', whole(1), 3)
-  .option('--seed <n>', 'Seed of the load', whole(0), 1)
-  .option('--rate <n>', 'Records a second of the freshness measurement; 0 leaves it out', whole(0), 5_000)
-  .option('--rate-seconds <n>', 'How long it lasts', whole(5), 40)
+  .option('--rows <n>', 'Records of the load', wholeNumber(1_000), 4_000_000)
+  .option('--partitions <n>', 'Topic partitions of each topic', wholeNumber(1), 3)
+  .option('--seed <n>', 'Seed of the load', wholeNumber(0), 1)
+  .option('--rate <n>', 'Records a second of the freshness measurement; 0 leaves it out', wholeNumber(0), 5_000)
+  .option('--rate-seconds <n>', 'How long it lasts', wholeNumber(5), 40)
   .option('--load-only', 'Make the load, print topics, schemas and the truth, and keep the servers running until Ctrl-C')
   .option('--topics <names>', 'Measure topics that hold the load already (comma-separated, as --load-only printed them); KAFKA_BROKERS and SCHEMA_REGISTRY_URL say where', (text: string) => text.split(','))
   .option('--json', 'Print one JSON object');
@@ -378,9 +371,7 @@ await runCommand<Options>(program, async (options) => {
       };
       process.stdout.write(`${JSON.stringify(truth, null, options.json ? 0 : 2)}\n`);
       progress.done('The servers run until Ctrl-C.');
-      await new Promise<void>((wake) => {
-        signal.addEventListener('abort', () => wake(), { once: true });
-      });
+      await untilStopped(signal);
       return exitOk;
     }
     const report = await measure(options, stack, folder, progress, signal);

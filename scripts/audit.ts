@@ -1,13 +1,12 @@
 #!/usr/bin/env node
 import '../src/config/require-node.ts';
-import { InvalidArgumentError } from 'commander';
 import { memoryBudgetBytesDefault } from '../src/audit/limits.ts';
 import { runAudit } from '../src/audit/run-audit.ts';
 import { environmentHelp, loadConfig } from '../src/config/config.ts';
 import { auditPromises, auditWorkflowId, auditWorkflowType, spreadFindings } from '../src/contracts/audit.ts';
 import type { AuditInput, AuditPromise, AuditReport, AuditSummary } from '../src/contracts/audit.ts';
 import { TidemarkError } from '../src/domain/errors.ts';
-import { ProgressLine, command, exitFailed, exitOk, fileSize, milliseconds, runCommand, stopSignal, table, thousands } from './cli.ts';
+import { ProgressLine, command, exitFailed, exitOk, fileSize, milliseconds, runCommand, stopSignal, table, thousands, wholeNumber } from './cli.ts';
 import { loadPipeline } from './wire/pipeline.ts';
 
 interface Options {
@@ -24,11 +23,6 @@ interface Options {
 const MiB = 1024 * 1024;
 const findingsShown = 50;
 const collect = (value: string, values: string[] = []): string[] => [...values, value];
-const fileSizeFrom = (min: number) => (text: string): number => {
-  const value = Number(text);
-  if (!Number.isSafeInteger(value) || value < min) throw new InvalidArgumentError(`Expected a whole number from ${min}.`);
-  return value;
-};
 
 const program = command('audit', 'Check the promises on the data: every offset from Kafka over Bronze, Silver and the DLQ to Gold, every key of Gold, and every file.\nTrusts neither the ledger nor what the tables say they cover; changes nothing but audit_findings.')
   .option('--source <name>', 'Only this source; repeatable. Gold tables that it feeds are audited whole', collect)
@@ -36,7 +30,7 @@ const program = command('audit', 'Check the promises on the data: every offset f
   .option('--keys-only', 'Decode the key columns only, and compare no checksums: faster, and blind to damage elsewhere')
   .option('--no-kafka', 'Leave the broker out')
   .option('--no-record', 'Do not append the findings to audit_findings, nor note there that it was audited')
-  .option('--memory <MB>', 'Budget of bits and keys; what does not fit takes more passes', fileSizeFrom(1), memoryBudgetBytesDefault / MiB)
+  .option('--memory <MB>', 'Budget of bits and keys; what does not fit takes more passes', wholeNumber(1), memoryBudgetBytesDefault / MiB)
   .option('--workflow', `Run as the Workflow ${auditWorkflowId} on a Temporal Worker, visible in the Web UI`)
   .option('--json', 'Print one JSON object on stdout')
   .addHelpText('after', `\nExit code: 0 if every promise holds, 1 with findings, 2 for a bad command line.\n\n${environmentHelp()}`);

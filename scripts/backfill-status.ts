@@ -3,14 +3,13 @@ import '../src/config/require-node.ts';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Client, WorkflowFailedError, WorkflowNotFoundError } from '@temporalio/client';
 import type { WorkflowHandle } from '@temporalio/client';
-import { InvalidArgumentError } from 'commander';
 import { environmentHelp, loadConfig } from '../src/config/config.ts';
 import { backfillWorkflowId, backfillWorkflowType } from '../src/contracts/backfill.ts';
 import type { ReprocessProgress, Throttle } from '../src/contracts/reprocess.ts';
 import { progressQuery, reprocessSignals } from '../src/contracts/reprocess.ts';
 import { TidemarkError } from '../src/domain/errors.ts';
 import { failureCause } from '../src/domain/failure-cause.ts';
-import { ProgressLine, command, exitFailed, exitOk, runCommand, stopSignal, table } from './cli.ts';
+import { ProgressLine, command, exitFailed, exitOk, runCommand, stopSignal, table, wholeNumber } from './cli.ts';
 import { progressText, watchBackfill } from './wire/backfill.ts';
 import { connectTemporal } from './wire/temporal.ts';
 
@@ -26,11 +25,6 @@ interface Options {
 const actions = ['status', 'list', 'pause', 'resume', 'throttle', 'cancel'] as const;
 type Action = (typeof actions)[number];
 const parallelismMax = 16;
-const wholeNumber = (max: number) => (text: string): number => {
-  const value = Number(text);
-  if (!Number.isSafeInteger(value) || value < 1 || value > max) throw new InvalidArgumentError(`Expected a whole number from 1 to ${max}.`);
-  return value;
-};
 const listMax = 1_000;
 
 const program = command('backfill-status', 'Look at backfills and steer them. Start one with npm run start-backfill.')
@@ -38,8 +32,8 @@ const program = command('backfill-status', 'Look at backfills and steer them. St
   .option('--id <id>', 'Which one; all actions but list want it')
   .option('--watch', 'status: show progress until it has ended; exit code 1 if it failed')
   .option('--rate <rows>', 'throttle: rows a second at most, or "none"')
-  .option('--parallelism <number>', 'throttle: chunks refined at once', wholeNumber(parallelismMax))
-  .option('--limit <number>', 'list: the latest so many', wholeNumber(listMax), 20)
+  .option('--parallelism <number>', 'throttle: chunks refined at once', wholeNumber(1, parallelismMax))
+  .option('--limit <number>', 'list: the latest so many', wholeNumber(1, listMax), 20)
   .option('--json', 'Print one JSON object')
   .addHelpText('after', `\ncancel leaves every table as it was, unless the backfill publishes already: then it only rolls forward.\nThe same from the Temporal Web UI: the Signals pause, resume, throttle and Cancel of backfill/<id>.\nExit code: 0, 1 if it failed or there is none, 2 for a bad command line.\n\n${environmentHelp()}`);
 

@@ -1,3 +1,4 @@
+import { once } from 'node:events';
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import type { OptionValues } from 'commander';
 import { TidemarkError } from '../src/domain/errors.ts';
@@ -64,6 +65,14 @@ export const stopSignal = (): AbortSignal => {
   return controller.signal;
 };
 
+/** Resolves when the signal aborts. Keeps the process alive until then: an event listener alone does not. */
+export const untilStopped = async (signal: AbortSignal): Promise<void> => {
+  if (signal.aborted) return;
+  const alive = setInterval(() => undefined, 2 ** 30);
+  await once(signal, 'abort');
+  clearInterval(alive);
+};
+
 /** A plain table: left-aligned texts, right-aligned numbers, two spaces between columns. */
 export const table = (head: readonly string[], rows: readonly (readonly (string | number | bigint | null)[])[]): string => {
   const cells = rows.map((row) => row.map((cell) => (cell === null ? '–' : typeof cell === 'string' ? cell : thousands(cell))));
@@ -81,6 +90,15 @@ export const parseDuration = (text: string): number => {
   const match = /^(\d+(?:\.\d+)?)([smhd])$/.exec(text);
   if (!match) throw new InvalidArgumentError('Expected a duration such as 90s, 30m, 12h or 7d.');
   return Math.round(Number(match[1]) * durationUnits[match[2] as keyof typeof durationUnits]);
+};
+
+/** Of an option or argument: a whole number from min to max. */
+export const wholeNumber = (min: number, max = Number.MAX_SAFE_INTEGER) => (text: string): number => {
+  const value = Number(text);
+  if (!/^-?\d+$/.test(text) || !Number.isSafeInteger(value) || value < min || value > max) {
+    throw new InvalidArgumentError(`Expected a whole number from ${min}${max === Number.MAX_SAFE_INTEGER ? '' : ` to ${max}`}.`);
+  }
+  return value;
 };
 
 export const thousands = (value: number | bigint): string => {

@@ -5,18 +5,11 @@ import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { InvalidArgumentError } from 'commander';
 import { TidemarkError } from '../src/domain/errors.ts';
 import { cacheFolder } from '../src/stack/index.ts';
-import { command, exitFailed, exitOk, exitUsage, runCommand, stopSignal } from './cli.ts';
+import { command, exitFailed, exitOk, exitUsage, runCommand, stopSignal, wholeNumber, untilStopped } from './cli.ts';
 import { runDemo } from './wire/demo-run.ts';
 import type { DemoOptions } from './wire/demo-run.ts';
-
-const whole = (min: number) => (text: string): number => {
-  const value = Number(text);
-  if (!Number.isSafeInteger(value) || value < min) throw new InvalidArgumentError(`expected a whole number from ${min}.`);
-  return value;
-};
 
 interface Options {
   input?: string[];
@@ -34,9 +27,9 @@ interface Options {
 const program = command('demo', 'The main job on this machine: starts the servers, an exchange simulator, capture, a streaming worker and a Temporal Worker, lets trades flow into Gold, and proves that none was lost and none is there twice.')
   .option('--input <file>', 'Capture file in place of the simulator; repeatable', (file: string, files: string[] = []) => [...files, file])
   .option('--live', 'The real exchanges in place of the simulator; needs internet. Ends after --trades or Ctrl-C')
-  .option('--trades <n>', 'Trades that the simulator makes', whole(1), 200_000)
-  .option('--rate <n>', 'Most trades a second (default: as fast as it goes)', whole(1))
-  .option('--seed <n>', 'Seed of the simulator', whole(0), 1)
+  .option('--trades <n>', 'Trades that the simulator makes', wholeNumber(1), 200_000)
+  .option('--rate <n>', 'Most trades a second (default: as fast as it goes)', wholeNumber(1))
+  .option('--seed <n>', 'Seed of the simulator', wholeNumber(0), 1)
   .option('--keep', 'Leave everything running afterwards')
   .option('--stop', 'Stop what a run with --keep left running')
   .option('--json', 'Print one JSON object as the last line of stdout, and the table on stderr')
@@ -127,10 +120,7 @@ await runCommand<Options>(program, async (options) => {
     // The starter leaves now; what is printed after this has no reader.
     for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {});
     process.send?.({ code: result });
-    await new Promise<void>((wake) => {
-      if (signal.aborted) wake();
-      signal.addEventListener('abort', () => wake(), { once: true });
-    });
+    await untilStopped(signal);
   });
   if (options.keeper) await rm(keptFile(), { force: true });
   // Logs matter when something went wrong; unreadable frames are kept for whoever fed real ones in.

@@ -17,8 +17,8 @@ import { TidemarkError } from '../src/domain/errors.ts';
 import { DecoderCache } from '../src/refine/decoders.ts';
 import { createRegistryClient } from '../src/schema-registry/registry-client.ts';
 import { createSchemaStore } from '../src/schema-registry/schema-store.ts';
-import { command, exitFailed, exitOk, runCommand, stopSignal, table, thousands } from './cli.ts';
-import { selectionOf, wholeNumber, withSelection } from './wire/dlq-options.ts';
+import { command, exitFailed, exitOk, runCommand, stopSignal, table, thousands, wholeNumber } from './cli.ts';
+import { selectionOf, withSelection } from './wire/dlq-options.ts';
 import type { SelectionOptions } from './wire/dlq-options.ts';
 import { openLakeReadOnly } from './wire/lake.ts';
 import { loadPipeline } from './wire/pipeline.ts';
@@ -39,8 +39,8 @@ const program = withSelection(command('dlq', [
 ].join('\n')), { wantsSource: false })
   .addArgument(new Argument('<action>', 'What to do').choices(actions))
   .addArgument(new Argument('[subject]', 'A record, or the id of a replay'))
-  .option('--limit <rows>', 'List at most so many', wholeNumber, 50)
-  .option('--days <number>', 'Summarise this many days, by Kafka timestamp', wholeNumber, 7)
+  .option('--limit <rows>', 'List at most so many', wholeNumber(1), 50)
+  .option('--days <number>', 'Summarise this many days, by Kafka timestamp', wholeNumber(1), 7)
   .option('--json', 'Print one JSON object')
   .addHelpText('after', `\nExit code: 0, 1 if there is no such record or replay, 2 for a bad command line.\n\n${environmentHelp()}`);
 

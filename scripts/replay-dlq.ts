@@ -21,8 +21,8 @@ import { jsonBytes, payloadBytesMax } from '../src/domain/payload.ts';
 import { DecoderCache } from '../src/refine/decoders.ts';
 import { createRegistryClient } from '../src/schema-registry/registry-client.ts';
 import { createSchemaStore } from '../src/schema-registry/schema-store.ts';
-import { ProgressLine, command, exitFailed, exitOk, runCommand, stopSignal, table, thousands } from './cli.ts';
-import { selectionOf, wholeNumber, withSelection } from './wire/dlq-options.ts';
+import { ProgressLine, command, exitFailed, exitOk, runCommand, stopSignal, table, thousands, wholeNumber } from './cli.ts';
+import { selectionOf, withSelection } from './wire/dlq-options.ts';
 import type { SelectionOptions } from './wire/dlq-options.ts';
 import { openLakeReadOnly } from './wire/lake.ts';
 import { loadPipeline } from './wire/pipeline.ts';
@@ -47,18 +47,18 @@ interface Options extends SelectionOptions {
 
 const program = withSelection(command('replay-dlq', 'Refine rejected records again and publish what is recovered, once: in Silver and Gold, with a resolution for each record.\nWithout --dry-run it starts a Workflow, dlq-replay/<id>, which can be paused, resumed and cancelled.'))
   .option('--rules', 'Validate with the rules as they are now')
-  .option('--schema-id <id>', 'Decode with this schema id in place of the one that the bytes name', wholeNumber)
-  .option('--schema-version <number>', 'The same, by the version of the source\'s subject in the registry', wholeNumber)
+  .option('--schema-id <id>', 'Decode with this schema id in place of the one that the bytes name', wholeNumber(1))
+  .option('--schema-version <number>', 'The same, by the version of the source\'s subject in the registry', wholeNumber(1))
   .option('--cleanse <name>', 'Mend the records with this function of the pipeline module')
   .option('--purge <reason>', 'Do not refine: the records are closed for good, for this reason (wants --yes)')
   .option('--flag <reason>', 'Do not refine: the records are looked at and left, for this reason (wants --yes)')
   .option('--dry-run', 'Print what would become of them; no Workflow is started, and no table is touched')
-  .option('--sample <rows>', 'With --dry-run: only so many records, the first ones', wholeNumber)
+  .option('--sample <rows>', 'With --dry-run: only so many records, the first ones', wholeNumber(1))
   .option('--yes', 'Confirm --purge or --flag')
   .option('--id <id>', 'Names the replay; one id completes once, and one that failed goes on. Default: from the time')
   .option('--no-wait', 'Do not wait for its end')
-  .option('--attempts-max <number>', 'A record that is refused this often is quarantined: left out unless it is named', wholeNumber, replayAttemptsMaxDefault)
-  .option('--chunk-rows <number>', 'Records that are refined and staged together', wholeNumber, replayChunkRowsDefault)
+  .option('--attempts-max <number>', 'A record that is refused this often is quarantined: left out unless it is named', wholeNumber(1), replayAttemptsMaxDefault)
+  .option('--chunk-rows <number>', 'Records that are refined and staged together', wholeNumber(1), replayChunkRowsDefault)
   .option('--json', 'Print one JSON object')
   .addHelpText('after', `\nExit code: 0 when every selected record has an outcome, 1 when the replay failed or was cancelled, 2 for a bad command line.\n\n${environmentHelp()}`);
 

@@ -1,13 +1,12 @@
 #!/usr/bin/env node
 import '../src/config/require-node.ts';
-import { InvalidArgumentError } from 'commander';
 import { environmentHelp, loadConfig } from '../src/config/config.ts';
 import { TidemarkError } from '../src/domain/errors.ts';
 import { dayMs } from '../src/domain/retention.ts';
 import { retainedTable } from '../src/retention/policies.ts';
 import { dayText } from '../src/retention/plan-sweep.ts';
 import { restoreArchive } from '../src/retention/restore.ts';
-import { ProgressLine, command, exitFailed, exitOk, fileSize, runCommand, stopSignal, table, thousands } from './cli.ts';
+import { ProgressLine, command, exitFailed, exitOk, fileSize, runCommand, stopSignal, table, thousands, wholeNumber } from './cli.ts';
 import { parseRanges } from './wire/audit.ts';
 import { openLakeReadOnly } from './wire/lake.ts';
 import { loadPipeline } from './wire/pipeline.ts';
@@ -25,18 +24,13 @@ interface Options {
 }
 
 const collect = (value: string, values: string[] = []): string[] => [...values, value];
-const days = (text: string): number => {
-  const value = Number(text);
-  if (!Number.isSafeInteger(value) || value < 1 || value > 3_650) throw new InvalidArgumentError('Expected whole days from 1 to 3650.');
-  return value;
-};
 
 const program = command('restore-archive', 'Put archived rows back into their table: the very files, checked by their SHA-256, each in the table once however often this runs.')
   .requiredOption('--table <name>', 'The table that the rows were taken from')
   .option('--range <offsets>', 'Files that hold any of these offsets: <topic>/<partition>:<start>-<end>[,...], or <start>-<end>[,...] of every topic partition; repeatable', collect)
   .option('--manifest <id>', 'The files of this manifest; repeatable', collect)
   .option('--all', 'Everything that the archive holds of the table')
-  .option('--keep-days <n>', 'Days for which no sweep takes the rows again', days, 7)
+  .option('--keep-days <n>', 'Days for which no sweep takes the rows again', wholeNumber(1, 3_650), 7)
   .option('--list', 'Print the manifests of the table; change nothing')
   .option('--dry-run', 'Print what would be restored; change nothing')
   .option('--json', 'Print one JSON object')

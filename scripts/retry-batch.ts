@@ -3,12 +3,11 @@ import '../src/config/require-node.ts';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Client } from '@temporalio/client';
 import { WorkflowNotFoundError } from '@temporalio/common';
-import { InvalidArgumentError } from 'commander';
 import { environmentHelp, loadConfig } from '../src/config/config.ts';
 import { divertBatchSignal, retryBatchSignal, stateQuery, streamWorkflowId } from '../src/contracts/stream.ts';
 import type { StreamState } from '../src/contracts/stream.ts';
 import { TidemarkError } from '../src/domain/errors.ts';
-import { command, exitFailed, exitOk, runCommand, stopSignal, table } from './cli.ts';
+import { command, exitFailed, exitOk, runCommand, stopSignal, table, wholeNumber } from './cli.ts';
 import { loadPipeline } from './wire/pipeline.ts';
 import { connectTemporal } from './wire/temporal.ts';
 
@@ -20,11 +19,7 @@ interface Options {
   json?: boolean;
 }
 
-const batchNumber = (text: string, numbers: number[] = []): number[] => {
-  const value = Number(text);
-  if (!Number.isSafeInteger(value) || value < 1) throw new InvalidArgumentError('Expected the number of a micro-batch.');
-  return [...numbers, value];
-};
+const batchNumber = (text: string, numbers: number[] = []): number[] => [...numbers, wholeNumber(1)(text)];
 
 const program = command('retry-batch', 'Let failed micro-batches go again under new numbers, for example with new code; or divert them to the DLQ whole.\nWithout --batch and --all it lists them.')
   .requiredOption('--source <name>', 'The source whose stream workflow holds them')

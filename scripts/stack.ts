@@ -1,7 +1,7 @@
 import '../src/config/require-node.ts';
 import { endpointEnvironment, ensureInstalled, serverNames, startStack } from '../src/stack/index.ts';
 import type { Stack, StackEvent } from '../src/stack/index.ts';
-import { command, exitFailed, exitOk, runCommand, stopSignal, table } from './cli.ts';
+import { command, exitFailed, exitOk, runCommand, stopSignal, table, untilStopped } from './cli.ts';
 
 interface Options { json?: true; dataDir?: string; installOnly?: true }
 
@@ -32,14 +32,10 @@ await runCommand<Options>(program, async (options) => {
     });
     try {
       process.stdout.write(options.json ? `${JSON.stringify(asJson(stack))}\n` : describeStack(stack));
-      const stayAlive = setInterval(() => {}, 60_000); // nothing else would: servers do not keep their starter alive
-      const stopped = new Promise<void>((resolve) => {
-        if (signal.aborted) resolve();
-        signal.addEventListener('abort', () => resolve(), { once: true });
-      });
-      const ended = await Promise.race([stopped, death]);
+      const over = new AbortController();
+      const ended = await Promise.race([untilStopped(AbortSignal.any([signal, over.signal])), death]);
+      over.abort();
       if (ended) process.stderr.write(`${ended.server} ${ended.message}; its log is ${stack.servers[ended.server].logFile}\n`);
-      clearInterval(stayAlive);
       return ended ? exitFailed : exitOk;
     } finally {
       await stack.stop();

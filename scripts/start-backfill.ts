@@ -15,7 +15,7 @@ import { Coverage } from '../src/domain/offsets.ts';
 import { utcMs } from '../src/domain/utc-time.ts';
 import { estimateSeconds, planBackfill } from '../src/reprocess/plan-backfill.ts';
 import { createBackfillArchive } from '../src/retention/backfill-archive.ts';
-import { ProgressLine, command, exitFailed, exitOk, megabytes, runCommand, stopSignal, table, thousands } from './cli.ts';
+import { ProgressLine, command, exitFailed, exitOk, megabytes, runCommand, stopSignal, table, thousands, wholeNumber } from './cli.ts';
 import { offsetsOfMicroBatchIn, watchBackfill } from './wire/backfill.ts';
 import { openLakeReadOnly } from './wire/lake.ts';
 import { loadPipeline } from './wire/pipeline.ts';
@@ -45,13 +45,8 @@ const number = (max: number) => (text: string): number => {
   if (!Number.isFinite(value) || value <= 0 || value > max) throw new InvalidArgumentError(`Expected a number above 0, at most ${max}.`);
   return value;
 };
-const wholeNumber = (max: number) => (text: string): number => {
-  const value = number(max)(text);
-  if (!Number.isSafeInteger(value)) throw new InvalidArgumentError('Expected a whole number.');
-  return value;
-};
 const repeated = (text: string, values: string[] = []): string[] => [...values, text];
-const batches = (text: string, numbers: number[] = []): number[] => [...numbers, wholeNumber(Number.MAX_SAFE_INTEGER)(text)];
+const batches = (text: string, numbers: number[] = []): number[] => [...numbers, wholeNumber(1)(text)];
 const parallelismMax = 16;
 const rateMax = 10_000_000;
 
@@ -66,7 +61,7 @@ const program = command('start-backfill', 'Refine a range of one source again fr
   .option('--batch <number>', 'What this micro-batch refined; repeatable', batches)
   .option('--id <id>', 'The Workflow ID will be backfill/<id>; the same id runs once. Default: a random one')
   .option('--rate <rows>', 'Rows a second at most, over the whole run', number(rateMax))
-  .option('--parallelism <number>', 'Chunks refined at once', wholeNumber(parallelismMax), 2)
+  .option('--parallelism <number>', 'Chunks refined at once', wholeNumber(1, parallelismMax), 2)
   .option('--dry-run', 'Print the plan and change nothing')
   .option('--wait', 'Wait until it has ended, with progress; exit code 1 if it failed. Ctrl-C leaves it running')
   .option('--json', 'Print one JSON object')

@@ -1,18 +1,11 @@
 #!/usr/bin/env node
 import '../src/config/require-node.ts';
-import { InvalidArgumentError } from 'commander';
 import { TidemarkError } from '../src/domain/errors.ts';
 import { startStack } from '../src/stack/index.ts';
 import { runCommitZombies } from '../test/support/commit-zombies.ts';
 import { faultKinds, killKinds, killsOf, runFaults } from '../test/support/fault-run.ts';
 import type { FaultKind, FaultRunResult, KillKind } from '../test/support/fault-run.ts';
-import { command, exitFailed, exitOk, runCommand, stopSignal, table } from './cli.ts';
-
-const whole = (min: number) => (text: string): number => {
-  const value = Number(text);
-  if (!Number.isSafeInteger(value) || value < min) throw new InvalidArgumentError(`expected a whole number from ${min}.`);
-  return value;
-};
+import { command, exitFailed, exitOk, runCommand, stopSignal, table, wholeNumber } from './cli.ts';
 
 interface Options {
   seed?: number;
@@ -29,12 +22,12 @@ interface Options {
 const kinds: readonly string[] = [...killKinds, ...faultKinds];
 
 const program = command('test:faults', 'The pipeline on real servers of its own while its processes are killed and its servers fail, by a seeded schedule; each run ends with an audit that must find nothing lost and nothing twice.')
-  .option('--seed <n>', 'Seed of the first run; the next ones follow it (default: by the clock)', whole(1))
-  .option('--runs <n>', 'Runs, each a pipeline of its own', whole(0), 4)
-  .option('--kills <n>', 'Kills of each run; with --only faults that kill nothing: faults of each run', whole(1), 25)
-  .option('--rate <n>', 'Trades a second of each exchange', whole(1), 400)
-  .option('--sleep-seconds-max <n>', 'Longest sleep of a streaming worker, from 2 s on', whole(2), 8)
-  .option('--zombies <n>', 'Afterwards: times that one of two processes is put to sleep inside a table commit while old versions are deleted', whole(0), 0)
+  .option('--seed <n>', 'Seed of the first run; the next ones follow it (default: by the clock)', wholeNumber(1))
+  .option('--runs <n>', 'Runs, each a pipeline of its own', wholeNumber(0), 4)
+  .option('--kills <n>', 'Kills of each run; with --only faults that kill nothing: faults of each run', wholeNumber(1), 25)
+  .option('--rate <n>', 'Trades a second of each exchange', wholeNumber(1), 400)
+  .option('--sleep-seconds-max <n>', 'Longest sleep of a streaming worker, from 2 s on', wholeNumber(2), 8)
+  .option('--zombies <n>', 'Afterwards: times that one of two processes is put to sleep inside a table commit while old versions are deleted', wholeNumber(0), 0)
   .option('--only <fault>', 'Kind of fault to inject; repeatable (default: all)', (kind: string, all: string[] = []) => [...all, kind])
   .option('--verbose', 'Print each fault as it strikes')
   .option('--json', 'Print one JSON object as the last line of stdout, and the table on stderr')

@@ -9,8 +9,7 @@ import { DecoderCache } from '../src/refine/decoders.ts';
 import { createRegistryClient } from '../src/schema-registry/registry-client.ts';
 import { createSchemaStore } from '../src/schema-registry/schema-store.ts';
 import { utcMs } from '../src/domain/utc-time.ts';
-import { ProgressLine, command, exitFailed, exitOk, runCommand, stopSignal, table, thousands } from './cli.ts';
-import { wholeNumber } from './wire/dlq-options.ts';
+import { ProgressLine, command, exitFailed, exitOk, runCommand, stopSignal, table, thousands, wholeNumber } from './cli.ts';
 import { openLakeReadOnly } from './wire/lake.ts';
 import { loadPipeline } from './wire/pipeline.ts';
 
@@ -29,7 +28,7 @@ const percent = (text: string): number => {
 
 const program = command('try-rules', 'A canary for rules: refine a sample of the lake\'s Bronze with the mapping and the rules of this working tree, and print which records would get another verdict. Writes nothing.')
   .option('--source <name>', 'Only this source; repeatable', (name: string, names: string[] = []) => [...names, name])
-  .option('--sample <rows>', 'About so many records of each source, spread over its files', wholeNumber, 20_000)
+  .option('--sample <rows>', 'About so many records of each source, spread over its files', wholeNumber(1), 20_000)
   .option('--from <time>', 'Kafka timestamp from here on, ISO 8601, UTC without a zone', micros)
   .option('--until <time>', 'Kafka timestamp below this', micros)
   .option('--fail-above <percent>', 'Exit 1 if more of the valid records than this would be refused', percent)

@@ -3,6 +3,7 @@ import { InvalidArgumentError, Option } from 'commander';
 import type { DlqSelection, DlqState } from '../../src/contracts/dlq-replay.ts';
 import { dlqStates } from '../../src/contracts/dlq-replay.ts';
 import { utcMs } from '../../src/domain/utc-time.ts';
+import { wholeNumber } from '../cli.ts';
 
 /** What the commands select DLQ rows by. */
 export interface SelectionOptions {
@@ -22,11 +23,7 @@ const states = (text: string, before: DlqState[] = []): DlqState[] => texts(text
   if (!dlqStates.includes(state as DlqState)) throw new InvalidArgumentError(`Expected ${dlqStates.join(', ')}.`);
   return state as DlqState;
 });
-export const wholeNumber = (text: string): number => {
-  if (!/^\d{1,15}$/.test(text)) throw new InvalidArgumentError('Expected a whole number.');
-  return Number(text);
-};
-const ids = (text: string, before: number[] = []): number[] => texts(text).reduce((list, part) => [...list, wholeNumber(part)], before);
+const ids = (text: string, before: number[] = []): number[] => texts(text).reduce((list, part) => [...list, wholeNumber(0)(part)], before);
 const moment = (text: string): string => {
   if (utcMs(text) === undefined) throw new InvalidArgumentError('Expected a date or time as ISO 8601 has it, e.g. 2026-11-21 or 2026-11-21T13:00:00Z.');
   return text;

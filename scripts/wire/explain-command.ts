@@ -6,7 +6,7 @@ import type { RecordStory, RowPlace, WorkflowReference } from '../../src/explain
 import { findMessage } from '../../src/explain/find-message.ts';
 import type { RecordPlace } from '../../src/explain/find-message.ts';
 import { isMessageId } from '../../src/refine/message-id.ts';
-import { ProgressLine, command, exitFailed, exitOk, milliseconds, runCommand, stopSignal, thousands } from '../cli.ts';
+import { ProgressLine, command, exitFailed, exitOk, milliseconds, runCommand, stopSignal, thousands, wholeNumber } from '../cli.ts';
 import { openLakeReadOnly } from './lake.ts';
 import { loadPipeline } from './pipeline.ts';
 import { webUiUrl } from './web-ui.ts';
@@ -29,18 +29,13 @@ const hourOf = (text: string): Options['hour'] => {
   if (Number.isNaN(startMs)) throw new InvalidArgumentError('Expected a UTC hour such as 2023-04-05T13.');
   return { startMicros: BigInt(startMs) * 1_000n, endMicros: BigInt(startMs + hourMs) * 1_000n };
 };
-const count = (text: string): number => {
-  const value = Number(text);
-  if (!Number.isSafeInteger(value) || value < 1) throw new InvalidArgumentError('Expected a whole number from 1.');
-  return value;
-};
 
 // The body of scripts/explain.ts.
 const program = command('explain', 'The way of one record through the lake: Kafka offset, Bronze file, schema id, rule version, micro-batch, Silver, DLQ or Gold file,\nits duplicates, resolutions, and the backfills and compactions that rewrote it. Reads the lake alone; changes nothing.')
   .argument('<record...>', 'A message_id; the last column of a key (a trade id, BINANCE-123); or a place: <topic>/<partition>/<offset>, as one word or three.\nA source name (binance-trades) stands for its topic')
   .option('--where <column=value>', 'With a key: only rows with this text in another column, e.g. exchange=BINANCE; repeatable', equality, {})
   .option('--hour <UTC hour>', 'With a key: only event times of this hour, e.g. 2023-04-05T13; a lake of any size is searched at once then', hourOf)
-  .option('--limit <n>', 'Most records that are explained', count, 20)
+  .option('--limit <n>', 'Most records that are explained', wholeNumber(1), 20)
   .option('--json', 'Print one JSON object')
   .addHelpText('after', `\nExit code: 0 if the record was found, 1 if not, 2 for a bad command line.\n\n${environmentHelp()}`);
 
