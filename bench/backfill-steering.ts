@@ -1,22 +1,17 @@
 #!/usr/bin/env node
 import '../src/config/require-node.ts';
-import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { WorkflowHandle } from '@temporalio/client';
-import { command, exitFailed, exitOk, ProgressLine, runCommand, stopSignal, table, thousands, wholeNumber } from '../scripts/cli.ts';
-import { ScriptProcess } from '../scripts/wire/child-process.ts';
+import { command, exitFailed, exitOk, runCommand, table, thousands, wholeNumber } from '../scripts/cli.ts';
 import { produceBadRecords } from '../src/capture/bad-records.ts';
-import { configToEnvironment } from '../src/config/config.ts';
 import type { BackfillInput, BackfillResult } from '../src/contracts/backfill.ts';
-import { backfillWorkflowId, backfillWorkflowType } from '../src/contracts/backfill.ts';
 import type { DlqReplayInput, DlqReplayResult } from '../src/contracts/dlq-replay.ts';
 import { dlqReplayWorkflowId, dlqReplayWorkflowType } from '../src/contracts/dlq-replay.ts';
 import type { ReprocessProgress, Throttle } from '../src/contracts/reprocess.ts';
 import { progressQuery, reprocessSignals } from '../src/contracts/reprocess.ts';
 import { createRegistryClient } from '../src/schema-registry/registry-client.ts';
-import { startStack } from '../src/stack/index.ts';
-import type { RunningPipeline } from '../test/support/pipeline-processes.ts';
-import { startPipelineOn } from '../test/support/pipeline-processes.ts';
+import { benchSource, eventMs, withBackfillBench } from './backfill-pipeline.ts';
+import type { BackfillBench } from './backfill-pipeline.ts';
 
 interface Options {
   rows: number;
@@ -33,39 +28,13 @@ const program = command('bench-backfill-steering', 'How exactly a backfill keeps
   .option('--rate-seconds <n>', 'How long it flows', wholeNumber(5), 40)
   .option('--json', 'Print one JSON object');
 
-const source = 'binance-trades';
+const symbols = ['BTCUSDT', 'ETHUSDT', 'SOLUSDT'];
 const pollMs = 25;
 
-await runCommand<Options>(program, async (options) => {
-  const line = new ProgressLine();
-  const signal = stopSignal();
-  const stack = await startStack({ signal, onProgress: ({ server, message }) => line.show(`${server}: ${message}`) });
-  try {
-    const running = await startPipelineOn(stack.endpoints, { environment: { FLUSH_INTERVAL_MS: '1000', FLUSH_INTERVAL_MAX_MS: '10000', LOG_LEVEL: 'warn' } });
-    try {
-      return await measure(running, options, line);
-    } finally {
-      await running.stop();
-    }
-  } finally {
-    await stack.stop();
-  }
-});
+await runCommand<Options>(program, (options) => withBackfillBench({}, symbols, (bench) => measure(bench, options)));
 
-async function measure(running: RunningPipeline, { rows, limit, rate, rateSeconds, json }: Options, line: ProgressLine): Promise<number> {
-  const { temporal, config, folder } = running;
-  const load = async (count: number, seed: number, atRate?: number): Promise<void> => {
-    const loader = new ScriptProcess({
-      name: `load-${seed}`, script: '../bench/load.ts', restarts: false, logFile: join(folder, `load-${seed}.log`), env: { ...process.env, ...configToEnvironment(config) },
-      args: [JSON.stringify({ exchange: 'binance', rows: count, seed, repeatRatio: 0.01, symbols: ['BTCUSDT', 'ETHUSDT', 'SOLUSDT'], ...(atRate === undefined ? {} : { rate: atRate }) })],
-    });
-    await loader.event((event) => event['event'] === 'stopped');
-    await loader.stop();
-  };
-  const start = (id: string, input: Partial<BackfillInput> = {}): Promise<WorkflowHandle> => temporal.workflow.start(backfillWorkflowType, {
-    workflowId: backfillWorkflowId(id), taskQueue: config.temporal.taskQueue, priority: { priorityKey: 5 },
-    args: [{ id, source, range: { by: 'all' }, rowsPerSecond: limit, parallelism: 2, ...input } satisfies BackfillInput],
-  });
+async function measure({ running, line, load, start }: BackfillBench, { rows, limit, rate, rateSeconds, json }: Options): Promise<number> {
+  const { temporal, config } = running;
   const progressOf = (handle: WorkflowHandle): Promise<ReprocessProgress> => handle.query<ReprocessProgress>(progressQuery);
   const until = async (handle: WorkflowHandle, holds: (progress: ReprocessProgress) => boolean): Promise<ReprocessProgress> => {
     for (;;) {
@@ -79,13 +48,13 @@ async function measure(running: RunningPipeline, { rows, limit, rate, rateSecond
   await running.untilMerged();
 
   line.done(`a backfill at ${thousands(limit)} rows a second …`);
-  const paced = await start('paced');
+  const paced = await start('paced', { rowsPerSecond: limit });
   await paced.result();
   const { rowsRefined, refiningMs } = await progressOf(paced);
   const kept = rowsRefined / refiningMs * 1_000;
 
   line.done('steering …');
-  const steered = await start('steered');
+  const steered = await start('steered', { rowsPerSecond: limit });
   await until(steered, ({ chunksRefined }) => chunksRefined > 0);
   const effects: { what: string; ms: number }[] = [];
   const effect = async (what: string, send: () => Promise<unknown>, isThere: (handle: WorkflowHandle) => Promise<unknown>): Promise<void> => {
@@ -106,12 +75,11 @@ async function measure(running: RunningPipeline, { rows, limit, rate, rateSecond
   const hour = (): BackfillInput['range'] => ({ by: 'kafka-timestamp', startMicros: `${Date.now() - 3_600_000}000`, endMicros: `${Date.now() + 3_600_000}000` });
   const backfills = async (): Promise<void> => {
     for (let n = 1; !loaded.signal.aborted; n += 1) {
-      const handle = await start(`hour-${n}`, { rowsPerSecond: null, range: hour() });
+      const handle = await start(`hour-${n}`, { range: hour() });
       await (handle.result() as Promise<BackfillResult>);
       const { events } = await handle.fetchHistory();
-      const msOf = (event: NonNullable<typeof events>[number] | undefined): number => Number(event?.eventTime?.seconds ?? 0) * 1_000 + (event?.eventTime?.nanos ?? 0) / 1e6;
       const staged = events?.find(({ activityTaskScheduledEventAttributes: scheduled }) => scheduled?.activityType?.name === 'replaceSilver');
-      published.push((msOf(events?.at(-1)) - msOf(staged)) / 1_000);
+      published.push((eventMs(events?.at(-1)) - eventMs(staged)) / 1_000);
     }
   };
   const resolutions = async (): Promise<void> => {
@@ -120,7 +88,7 @@ async function measure(running: RunningPipeline, { rows, limit, rate, rateSecond
       await sleep(2_000);
       const { selected } = await temporal.workflow.execute(dlqReplayWorkflowType, {
         workflowId: dlqReplayWorkflowId(`flag-${n}`), taskQueue: config.temporal.taskQueue,
-        args: [{ id: `flag-${n}`, selection: { source }, mode: { mode: 'flag', reason: 'bench' }, actor: 'bench' } satisfies DlqReplayInput],
+        args: [{ id: `flag-${n}`, selection: { source: benchSource }, mode: { mode: 'flag', reason: 'bench' }, actor: 'bench' } satisfies DlqReplayInput],
       }) as DlqReplayResult;
       resolved += selected;
     }

@@ -1,16 +1,13 @@
 #!/usr/bin/env node
 import '../src/config/require-node.ts';
-import { join } from 'node:path';
-import { command, exitFailed, exitOk, megabytes, milliseconds, ProgressLine, runCommand, stopSignal, table, thousands, wholeNumber } from '../scripts/cli.ts';
-import type { BackfillInput, BackfillResult } from '../src/contracts/backfill.ts';
-import { backfillWorkflowId, backfillWorkflowType } from '../src/contracts/backfill.ts';
+import { command, exitFailed, exitOk, megabytes, milliseconds, runCommand, table, thousands, wholeNumber } from '../scripts/cli.ts';
+import type { BackfillResult } from '../src/contracts/backfill.ts';
+import { backfillWorkflowId } from '../src/contracts/backfill.ts';
 import type { FreshnessJson } from '../src/domain/freshness.ts';
 import { freshnessQuantile } from '../src/domain/freshness.ts';
-import { startStack } from '../src/stack/index.ts';
-import { configToEnvironment } from '../src/config/config.ts';
-import { ScriptProcess } from '../scripts/wire/child-process.ts';
-import type { RunningPipeline } from '../test/support/pipeline-processes.ts';
-import { startPipelineOn } from '../test/support/pipeline-processes.ts';
+import type { ScriptProcess } from '../scripts/wire/child-process.ts';
+import { benchSource, eventMs, withBackfillBench } from './backfill-pipeline.ts';
+import type { BackfillBench } from './backfill-pipeline.ts';
 
 interface Options {
   rows: number;
@@ -27,7 +24,6 @@ const program = command('bench-backfill', 'Backfills everything from Bronze to p
   .option('--rate-seconds <n>', 'How long each of its two measurements lasts', wholeNumber(5), 40)
   .option('--json', 'Print one JSON object');
 
-const source = 'binance-trades';
 const symbols = ['BTCUSDT', 'ETHUSDT', 'SOLUSDT', 'XRPUSDT', 'DOGEUSDT', 'BNBUSDT'];
 
 interface Figure {
@@ -49,24 +45,10 @@ const cpuOf = async (workers: readonly ScriptProcess[]): Promise<number> => {
 const since = (after: FreshnessJson, before: FreshnessJson): FreshnessJson =>
   Object.fromEntries(Object.entries(after).map(([bucket, count]): [string, number] => [bucket, count - (before[bucket] ?? 0)]).filter(([, count]) => count > 0));
 
-await runCommand<Options>(program, async ({ rows, threads, rate, rateSeconds, json }) => {
-  const line = new ProgressLine();
-  const signal = stopSignal();
-  const stack = await startStack({ signal, onProgress: ({ server, message }) => line.show(`${server}: ${message}`) });
-  try {
-    const running = await startPipelineOn(stack.endpoints, { environment: { BACKFILL_THREADS: String(threads), FLUSH_INTERVAL_MS: '1000', FLUSH_INTERVAL_MAX_MS: '10000', LOG_LEVEL: 'warn' } });
-    try {
-      return await measure(running, { rows, rate, rateSeconds, threads, ...(json ? { json } : {}) }, line);
-    } finally {
-      await running.stop();
-    }
-  } finally {
-    await stack.stop();
-  }
-});
+await runCommand<Options>(program, (options) => withBackfillBench({ BACKFILL_THREADS: String(options.threads) }, symbols, (bench) => measure(bench, options)));
 
-async function measure(running: RunningPipeline, { rows, rate, rateSeconds, threads, json }: Options, line: ProgressLine): Promise<number> {
-  const { temporal, config, folder } = running;
+async function measure({ running, line, load, start }: BackfillBench, { rows, rate, rateSeconds, threads, json }: Options): Promise<number> {
+  const { temporal } = running;
   const figures: Figure[] = [];
   const timed = async (what: string, workers: readonly ScriptProcess[], work: () => Promise<number>): Promise<void> => {
     line.done(`${what} …`);
@@ -78,33 +60,20 @@ async function measure(running: RunningPipeline, { rows, rate, rateSeconds, thre
       what, rows: count, seconds, rowsPerSecond: Math.round(count / seconds), cpuSecondsPerMillion: (await cpuOf(workers) - cpu) / count * 1e6, peakRssBytes: Math.max(...workers.map(({ peakRssBytes }) => peakRssBytes)),
     });
   };
-  // Loaded by a process of its own, so that this one's work is not in the way.
-  const load = async (count: number, seed: number, atRate?: number): Promise<void> => {
-    const loader = new ScriptProcess({
-      name: `load-${seed}`, script: '../bench/load.ts', restarts: false, logFile: join(folder, `load-${seed}.log`), env: { ...process.env, ...configToEnvironment(config) },
-      args: [JSON.stringify({ exchange: 'binance', rows: count, seed, repeatRatio: 0.01, symbols, ...(atRate === undefined ? {} : { rate: atRate }) })],
-    });
-    await loader.event((event) => event['event'] === 'stopped');
-    await loader.stop();
-  };
   /** Seconds of each step, by the history of the Workflow. */
   const stepsOf = async (id: string): Promise<Record<string, number>> => {
     const { events } = await temporal.workflow.getHandle(backfillWorkflowId(id)).fetchHistory();
-    const msOf = ({ eventTime }: { eventTime?: { seconds?: unknown; nanos?: number | null } | null }): number => Number(eventTime?.seconds ?? 0) * 1_000 + (eventTime?.nanos ?? 0) / 1e6;
     const steps: Record<string, number> = {};
-    const scheduled = new Map((events ?? []).flatMap((event) => (event.activityTaskScheduledEventAttributes ? [[String(event.eventId), { name: event.activityTaskScheduledEventAttributes.activityType?.name ?? '', ms: msOf(event) }] as const] : [])));
+    const scheduled = new Map((events ?? []).flatMap((event) => (event.activityTaskScheduledEventAttributes ? [[String(event.eventId), { name: event.activityTaskScheduledEventAttributes.activityType?.name ?? '', ms: eventMs(event) }] as const] : [])));
     for (const event of events ?? []) {
       const step = scheduled.get(String(event.activityTaskCompletedEventAttributes?.scheduledEventId ?? ''));
-      if (step) steps[step.name] = (steps[step.name] ?? 0) + (msOf(event) - step.ms) / 1_000;
+      if (step) steps[step.name] = (steps[step.name] ?? 0) + (eventMs(event) - step.ms) / 1_000;
     }
-    const chunks = (events ?? []).filter(({ startChildWorkflowExecutionInitiatedEventAttributes: started, childWorkflowExecutionCompletedEventAttributes: ended }) => started || ended).map(msOf);
+    const chunks = (events ?? []).filter(({ startChildWorkflowExecutionInitiatedEventAttributes: started, childWorkflowExecutionCompletedEventAttributes: ended }) => started || ended).map(eventMs);
     steps['refine'] = (Math.max(...chunks) - Math.min(...chunks)) / 1_000;
     return steps;
   };
-  const backfill = async (id: string): Promise<number> => (await temporal.workflow.execute(backfillWorkflowType, {
-    workflowId: backfillWorkflowId(id), taskQueue: config.temporal.taskQueue, priority: { priorityKey: 5 },
-    args: [{ id, source, range: { by: 'all' }, rowsPerSecond: null, parallelism: threads * 2 } satisfies BackfillInput],
-  }) as BackfillResult).rows;
+  const backfill = async (id: string): Promise<number> => (await (await start(id, { parallelism: threads * 2 })).result() as BackfillResult).rows;
 
   const first = [running.temporalWorker];
   const loadedFrom = performance.now();
@@ -126,7 +95,7 @@ async function measure(running: RunningPipeline, { rows, rate, rateSeconds, thre
     for (const withBackfill of [false, true]) {
       const what = `live stream at ${thousands(rate)} a second, ${withBackfill ? 'beside a backfill' : 'alone'}`;
       line.done(`${what} …`);
-      const before = (await running.state(source)).totals.freshness;
+      const before = (await running.state(benchSource)).totals.freshness;
       seed += 1;
       const loaded = new AbortController();
       const beside = async (): Promise<void> => {
@@ -134,7 +103,7 @@ async function measure(running: RunningPipeline, { rows, rate, rateSeconds, thre
       };
       await Promise.all([load(rate * rateSeconds, seed, rate).finally(() => { loaded.abort(); }), withBackfill ? beside() : Promise.resolve()]);
       await running.untilMerged();
-      const freshness = since((await running.state(source)).totals.freshness, before);
+      const freshness = since((await running.state(benchSource)).totals.freshness, before);
       delays.push({ what, p50: freshnessQuantile(freshness, 0.5), p99: freshnessQuantile(freshness, 0.99) });
     }
   }

@@ -4,8 +4,8 @@ import { loadGeneratedTrades } from '../../src/capture/load-generated.ts';
 import type { BackfillInput, BackfillResult } from '../../src/contracts/backfill.ts';
 import { backfillWorkflowId, backfillWorkflowType } from '../../src/contracts/backfill.ts';
 import { claimsOf } from '../../src/reprocess/claims.ts';
-import { crashEnvironment } from '../support/crash-point.ts';
 import type { CrashPoint } from '../support/crash-point.ts';
+import { crashingLives } from '../support/crashing-lives.ts';
 import { startPipelineOn } from '../support/pipeline-processes.ts';
 import type { RunningPipeline } from '../support/pipeline-processes.ts';
 import { badReleaseVariable } from '../support/strict-market-data.ts';
@@ -21,22 +21,12 @@ const points: readonly CrashPoint[] = [
   put('/silver_binance_trades/metadata/v\\d+'), put('/silver_dlq_trades/metadata/v\\d+'), put('/gold_crypto_trades/metadata/v\\d+'), put('/silver_dlq_trades/metadata/v\\d+'),
 ];
 
+const lives = crashingLives('temporal-worker', points, { [badReleaseVariable]: '1' });
 let running: RunningPipeline;
-let isBadRelease = true;
-let deaths = 0;
-const left = [...points];
 beforeAll(async () => {
   running = await startPipelineOn(inject('stack'), {
     environment: { TIDEMARK_PIPELINE: fileURLToPath(new URL('../support/strict-market-data.ts', import.meta.url)), BATCH_ROWS_MAX: '400' },
-    beforeLife: (name): Record<string, string> => {
-      if (name !== 'temporal-worker') return {};
-      if (isBadRelease) return { [badReleaseVariable]: '1' };
-      const point = left.shift();
-      return point ? crashEnvironment(point) : {};
-    },
-    onRestart: (name, how) => {
-      if (name === 'temporal-worker' && how === 'SIGKILL') deaths += 1;
-    },
+    ...lives.hooks,
   });
 }, 2 * minutes);
 afterAll(() => running?.stop(), minutes);
@@ -46,13 +36,13 @@ test('a Temporal Worker that is killed in each step of a backfill loses no row, 
   await running.untilMerged();
   expect(await running.rows('silver_dlq_trades')).toBeGreaterThan(0);
   expect(await running.rows('gold_crypto_trades')).toBeLessThan(trades);
-  isBadRelease = false;
+  lives.arm();
   process.kill(running.temporalWorker.pid!, 'SIGKILL');
   const result = await running.temporal.workflow.execute(backfillWorkflowType, {
     workflowId: backfillWorkflowId('steps'), taskQueue: running.config.temporal.taskQueue,
     args: [{ id: 'steps', source, range: { by: 'all' }, rowsPerSecond: null, parallelism: 2 } satisfies BackfillInput],
   }) as BackfillResult;
-  expect(deaths - 1).toBe(points.length);
+  expect(lives.deaths()).toBe(points.length);
   const bronzeRows = await running.rows('bronze_binance_trades');
   expect(result).toMatchObject({ rows: bronzeRows, silverRows: bronzeRows, dlqRows: 0 });
   expect(await running.rows('silver_binance_trades')).toBe(bronzeRows);

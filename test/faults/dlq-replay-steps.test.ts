@@ -4,8 +4,8 @@ import { loadGeneratedTrades } from '../../src/capture/load-generated.ts';
 import { fileURLToPath } from 'node:url';
 import { dlqReplayWorkflowId, dlqReplayWorkflowType } from '../../src/contracts/dlq-replay.ts';
 import type { DlqReplayInput, DlqReplayResult } from '../../src/contracts/dlq-replay.ts';
-import { crashEnvironment } from '../support/crash-point.ts';
 import type { CrashPoint } from '../support/crash-point.ts';
+import { crashingLives } from '../support/crashing-lives.ts';
 import { startPipelineOn } from '../support/pipeline-processes.ts';
 import type { RunningPipeline } from '../support/pipeline-processes.ts';
 import { badReleaseVariable } from '../support/strict-market-data.ts';
@@ -19,22 +19,12 @@ const points: readonly CrashPoint[] = [
   put('/silver_binance_trades/metadata/v\\d+'), put('/silver_binance_trades/metadata/version-hint'), put('/gold_crypto_trades/metadata/version-hint'),
 ];
 
+const lives = crashingLives('temporal-worker', points, { [badReleaseVariable]: '1' });
 let running: RunningPipeline;
-let isBadRelease = true;
-let deaths = 0;
-const left = [...points];
 beforeAll(async () => {
   running = await startPipelineOn(inject('stack'), {
     environment: { TIDEMARK_PIPELINE: fileURLToPath(new URL('../support/strict-market-data.ts', import.meta.url)) },
-    beforeLife: (name): Record<string, string> => {
-      if (name !== 'temporal-worker') return {};
-      if (isBadRelease) return { [badReleaseVariable]: '1' };
-      const point = left.shift();
-      return point ? crashEnvironment(point) : {};
-    },
-    onRestart: (name, how) => {
-      if (name === 'temporal-worker' && how === 'SIGKILL') deaths += 1;
-    },
+    ...lives.hooks,
   });
 }, 2 * minutes);
 afterAll(() => running?.stop(), minutes);
@@ -43,13 +33,13 @@ test('a Temporal Worker that is killed after each step of a DLQ replay loses no 
   const { trades } = await running.withSink((sink) => loadGeneratedTrades({ sink, exchange: 'binance', seed: 5, trades: 1_000, symbols: ['BTCUSDT', 'ETHUSDT'], repeatRatio: 0.05 }));
   await running.untilMerged();
   const refused = await running.rows('silver_dlq_trades');
-  isBadRelease = false;
+  lives.arm();
   process.kill(running.temporalWorker.pid!, 'SIGKILL');
   const result = await running.temporal.workflow.execute(dlqReplayWorkflowType, {
     workflowId: dlqReplayWorkflowId('steps'), taskQueue: running.config.temporal.taskQueue,
     args: [{ id: 'steps', selection: { source }, mode: { mode: 'rules' }, actor: 'test', chunkRows: Math.ceil(refused / 3) } satisfies DlqReplayInput],
   }) as DlqReplayResult;
-  expect(deaths - 1).toBe(points.length);
+  expect(lives.deaths()).toBe(points.length);
   expect(result).toMatchObject({ selected: refused, recovered: refused });
   expect(await running.rows('gold_crypto_trades')).toBe(trades);
   expect(await running.rows('dlq_resolutions')).toBe(refused);

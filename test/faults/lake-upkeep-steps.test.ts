@@ -10,8 +10,8 @@ import binanceTrades, { rawSchema } from '../../src/datasets/binance-trades.ts';
 import { dayMs } from '../../src/domain/retention.ts';
 import { retainedTables } from '../../src/retention/policies.ts';
 import { restoreArchive } from '../../src/retention/restore.ts';
-import { crashEnvironment } from '../support/crash-point.ts';
 import type { CrashPoint } from '../support/crash-point.ts';
+import { crashingLives } from '../support/crashing-lives.ts';
 import { createDlqLake, rawSchemaId } from '../support/dlq-lake.ts';
 import { startPipelineOn } from '../support/pipeline-processes.ts';
 import type { RunningPipeline } from '../support/pipeline-processes.ts';
@@ -25,21 +25,13 @@ const points: readonly CrashPoint[] = [
   put(`/archive/[^/]+/${silver}/files/`, 2), put(`/${silver}/manifests/`), put(`/${silver}/metadata/v\\d+`), put(`/${silver}/metadata/version-hint`),
   put(`/${gold}/data/.*compacted-`), put(`/${gold}/metadata/v\\d+`), put(`/${gold}/metadata/version-hint`),
 ];
-const left = [...points];
+const lives = crashingLives('temporal-worker', points, {});
 let running: RunningPipeline;
-let deaths = 0;
-let isArmed = false;
 
 beforeAll(async () => {
   running = await startPipelineOn(inject('stack'), {
     environment: { COMPACTION_FILES_MIN: '3', COMPACTION_QUIET_MINUTES: '0' },
-    beforeLife: (name): Record<string, string> => {
-      const point = name === 'temporal-worker' && isArmed ? left.shift() : undefined;
-      return point ? crashEnvironment(point) : {};
-    },
-    onRestart: (name, how) => {
-      if (name === 'temporal-worker' && how === 'SIGKILL') deaths += 1;
-    },
+    ...lives.hooks,
   });
 }, 2 * minutes);
 afterAll(() => running?.stop(), minutes);
@@ -73,12 +65,12 @@ test('a Temporal Worker that is killed after each step of a sweep and of a compa
 
   const sweep = (): Promise<RetentionSweepResult> => temporal.workflow.execute(retentionSweepWorkflowType, { workflowId: retentionSweepWorkflowId(silver), taskQueue: config.temporal.taskQueue, args: [{ table: silver }] }) as Promise<RetentionSweepResult>;
   const compact = (): Promise<CompactionResult> => temporal.workflow.execute(compactionWorkflowType, { workflowId: compactionWorkflowId(gold), taskQueue: config.temporal.taskQueue, args: [{ table: gold }] }) as Promise<CompactionResult>;
-  isArmed = true;
+  lives.arm();
   process.kill(running.temporalWorker.pid!, 'SIGKILL');
   const swept = await sweep();
   expect(swept).toMatchObject({ archived: { rows }, damaged: [], held: [] });
   const compacted = await compact();
-  expect(deaths - 1).toBe(points.length);
+  expect(lives.deaths()).toBe(points.length);
   expect(await filesOf(gold)).toBeLessThan(goldFiles);
   expect(compacted.failed).toEqual([]);
   expect(await lake.rows(gold)).toEqual(goldBefore);

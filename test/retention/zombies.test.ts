@@ -58,6 +58,18 @@ const sleepingStore = (inner: MemoryObjectStore, pattern: RegExp): { store: Memo
 };
 const silverVersion = new RegExp(`/${silver.name}/metadata/v\\d+\\.metadata\\.json$`);
 
+/** A sweep that has copied what is due and sleeps in the middle of taking it out of the table. */
+const asleepInRemoval = async () => {
+  const lake = await createFourDays();
+  const table = lake.aged(silver.name);
+  const { manifestId } = await archiveBatch(lake.deps, table, await planSweep(lake.deps, table, 'first'), 0);
+  const { store, asleep, wake } = sleepingStore(lake.store, silverVersion);
+  const rows = await lake.liveRows(silver.name);
+  const zombie = removeBatch(processOn(lake, store), table, manifestId!);
+  await asleep;
+  return { lake, table, manifestId: manifestId!, rows, zombie, wake };
+};
+
 const afterwards = async (lake: AgingLake): Promise<void> => {
   expect((await lake.auditWithArchive()).findings).toEqual([]);
   await restoreArchive(processOn(lake), lake.aged(silver.name), { untilMs: lake.now() + dayMs });
@@ -67,15 +79,9 @@ const afterwards = async (lake: AgingLake): Promise<void> => {
 
 describe('a process that wakes up in its removal of rows', () => {
   test('after its retry found them needed leaves their copies in the archive', async () => {
-    const lake = await createFourDays();
-    const table = lake.aged(silver.name);
-    const plan = await planSweep(lake.deps, table, 'first');
-    const { manifestId } = await archiveBatch(lake.deps, table, plan, 0);
-    const { store, asleep, wake } = sleepingStore(lake.store, silverVersion);
-    const zombie = removeBatch(processOn(lake, store), table, manifestId!);
-    await asleep;
+    const { lake, table, manifestId, zombie, wake } = await asleepInRemoval();
     await lake.catalog.tag(bronze.name, 'backfill/x', (await lake.catalog.load(bronze.name)).currentSnapshot!.snapshotId);
-    expect((await removeBatch(processOn(lake), table, manifestId!)).outcome).toBe('held');
+    expect((await removeBatch(processOn(lake), table, manifestId)).outcome).toBe('held');
     wake();
     expect((await zombie).outcome).toBe('archived');
     await lake.catalog.untag(bronze.name, 'backfill/x');
@@ -83,13 +89,7 @@ describe('a process that wakes up in its removal of rows', () => {
   });
 
   test('after a backfill claimed them in the table takes nothing', async () => {
-    const lake = await createFourDays();
-    const table = lake.aged(silver.name);
-    const { manifestId } = await archiveBatch(lake.deps, table, await planSweep(lake.deps, table, 'first'), 0);
-    const { store, asleep, wake } = sleepingStore(lake.store, silverVersion);
-    const rows = await lake.liveRows(silver.name);
-    const zombie = removeBatch(processOn(lake, store), table, manifestId!);
-    await asleep;
+    const { lake, table, rows, zombie, wake } = await asleepInRemoval();
     await lake.catalog.commit(silver.name, { commitId: 'claim', add: [], setProperties: { 'tidemark.reprocess.backfill/x': JSON.stringify({ planKey: 'p', phase: 'staging', offsets: {} }) } });
     wake();
     expect((await zombie).outcome).toBe('conflict');
@@ -100,12 +100,7 @@ describe('a process that wakes up in its removal of rows', () => {
   });
 
   test('and finds its work done by the next sweep counts it once', async () => {
-    const lake = await createFourDays();
-    const table = lake.aged(silver.name);
-    const { manifestId } = await archiveBatch(lake.deps, table, await planSweep(lake.deps, table, 'first'), 0);
-    const { store, asleep, wake } = sleepingStore(lake.store, silverVersion);
-    const zombie = removeBatch(processOn(lake, store), table, manifestId!);
-    await asleep;
+    const { lake, table, zombie, wake } = await asleepInRemoval();
     expect((await settleLeftovers(processOn(lake), table, 'next')).map(({ outcome }) => outcome)).toEqual(['archived']);
     wake();
     await zombie.catch(() => {});

@@ -7,8 +7,8 @@ import { createRegistryClient } from '../../src/schema-registry/registry-client.
 import { loadGeneratedTrades } from '../../src/capture/load-generated.ts';
 import type { AuditReport } from '../../src/contracts/audit.ts';
 import type { StackEndpoints } from '../../src/stack/index.ts';
-import { crashEnvironment } from './crash-point.ts';
 import type { CrashPoint } from './crash-point.ts';
+import { crashingLives } from './crashing-lives.ts';
 import { startPipelineOn } from './pipeline-processes.ts';
 import type { PipelineOptions, RunningPipeline } from './pipeline-processes.ts';
 
@@ -39,20 +39,13 @@ export interface Victim {
 }
 
 export const startArmedPipeline = async ({ victim, ...options }: Pick<PipelineOptions, 'processEndpoints'> & { victim?: Victim } = {}, endpoints: StackEndpoints = inject('stack')): Promise<ArmedPipeline> => {
-  const points = [...victim?.points ?? []];
-  const deaths: string[] = [];
+  const lives = crashingLives(victim?.name ?? '', victim?.points ?? []);
   let seed = 0;
   let trades = 0;
   const running = await startPipelineOn(endpoints, {
     ...options,
     environment: { CONSUMER_SESSION_TIMEOUT_MS: '2000', FLUSH_ROWS: '200' },
-    beforeLife: (name) => {
-      const point = name === victim?.name ? points.shift() : undefined;
-      return point ? crashEnvironment(point) : {};
-    },
-    onRestart: (name, how) => {
-      if (name === victim?.name && how === 'SIGKILL') deaths.push(name);
-    },
+    ...lives.hooks,
   });
   const { kafka, schemaRegistry } = running.config;
   const producer = await createRecordProducer({ brokers: kafka.brokers });
@@ -67,7 +60,7 @@ export const startArmedPipeline = async ({ victim, ...options }: Pick<PipelineOp
     running,
     load,
     died: async (times) => {
-      while (deaths.length < times) {
+      while (lives.deaths() < times) {
         // A trickle: what piles up while a process starts has to be merged afterwards.
         await Promise.all([load('binance', 60), load('kraken', 60)]);
         await sleep(500);
