@@ -32,7 +32,7 @@ const environmentSchema = z.object({
   BUFFER_BUDGET_BYTES: integer(MiB, 4096 * MiB).default(40 * MiB).describe('All buffers of one streaming worker together; at the budget it pauses consumption'),
   BATCH_TRIGGER_MS: integer(200, 3_600_000).default(5_000).describe('Micro-batches are sized so that each ends within 80 % of this'),
   BATCH_ROWS_MIN: integer(1, 2_000_000).default(100).describe('Lower bound of the records in a full micro-batch'),
-  BATCH_ROWS_MAX: integer(1, 2_000_000).default(60_000).describe('Upper bound of the records in a micro-batch: what the memory of a Temporal Worker has room for'),
+  BATCH_ROWS_MAX: integer(1, 2_000_000).default(50_000).describe('Upper bound of the records in a micro-batch: what the memory of a Temporal Worker has room for'),
   MICRO_BATCHES_RUNNING_MAX: integer(1, 16).default(2).describe('Most micro-batches of one source that run at once'),
   HISTORY_EVENTS_MAX: integer(50, 4_500).default(4_000).describe('Events in the history of one run of a stream or backfill Workflow before it continues as new'),
   BACKFILL_THREADS: integer(1, 16).default(1).describe('Worker threads of one Temporal Worker for backfills, at a lower CPU priority than the live stream; started with the first one'),
