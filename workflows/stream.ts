@@ -1,6 +1,6 @@
 import {
   ActivityFailure, ChildWorkflowFailure, ParentClosePolicy,
-  allHandlersFinished, condition, continueAsNew, defineQuery, defineSignal, defineUpdate, log, proxyActivities,
+  allHandlersFinished, condition, continueAsNew, defineQuery, defineSignal, defineUpdate, log, patched, proxyActivities,
   setCurrentDetails, setHandler, startChild, upsertSearchAttributes, workflowInfo,
 } from '@temporalio/workflow';
 import { WorkflowExecutionAlreadyStartedError, defineSearchAttributeKey } from '@temporalio/common';
@@ -191,6 +191,21 @@ export async function streamWorkflow(input: StreamWorkflowInput): Promise<void> 
     settle(batch, await awaitMicroBatch({ source, batch: batch.batch }));
   };
 
+  /**
+   * A run whose history is gone (by a Reset, or a lost Temporal) started a micro-batch of this number, over what was open then. It is
+   * waited for, so that two do not work on the same offsets; which of ours it left open, only the lake knows.
+   */
+  const forestalled = async (batch: LedgerBatch): Promise<void> => {
+    const outcome = await awaitMicroBatch({ source, batch: batch.batch });
+    if (!patched('forestalled-batches-open-again')) {
+      settle(batch, outcome);
+      return;
+    }
+    log.warn('a micro-batch of this number had been started by a run whose history is gone', { batch: batch.batch });
+    ledger.batchForestalled(batch.batch, outcome.status === 'completed' ? { ...outcome.result, durationMs: Date.now() - batch.startedAtMs } : null);
+    turn += 1;
+  };
+
   const startBatch = async ({ batch, intervals, divert }: LedgerBatch) => {
     startingBatches += 1;
     try {
@@ -213,8 +228,7 @@ export async function streamWorkflow(input: StreamWorkflowInput): Promise<void> 
       settle(batch, { status: 'completed', result: await child.result() });
     } catch (error) {
       if (error instanceof WorkflowExecutionAlreadyStartedError) {
-        // A run whose history is gone started it: its outcome counts, and the lake tells what it leaves open.
-        await attach(batch);
+        await forestalled(batch);
       } else if (error instanceof ChildWorkflowFailure || error instanceof ActivityFailure) {
         settle(batch, { status: 'failed', cause: failureCause(error) });
       } else {

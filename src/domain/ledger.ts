@@ -572,6 +572,18 @@ export class CheckpointLedger {
   }
 
   /**
+   * Another micro-batch of this number ran, which a lost history had started over offsets of its own. Its rows count if it succeeded
+   * (else `outcome` is null); of our offsets all are open again, and those that it refined are found covered.
+   */
+  batchForestalled(batch: number, outcome: BatchOutcome | null): void {
+    const { offsets, divert } = this.runningBatches.find((entry) => entry.batch === batch) ?? { offsets: Coverage.empty };
+    if (outcome === null) this.takeRunning(batch);
+    else this.batchSucceeded(batch, outcome);
+    if (divert === undefined) this.open = this.open.union(offsets);
+    else this.again.push({ batch, offsets, divert });
+  }
+
+  /**
    * Lets a failed micro-batch go again under a new number, with the same intervals and no others, so that what failed
    * once cannot take more with it. With `divert` it goes to the DLQ whole, for that reason. False: no such failed one.
    */

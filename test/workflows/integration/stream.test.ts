@@ -2,6 +2,7 @@ import { afterAll, beforeAll, expect, inject, test } from 'vitest';
 import { ApplicationFailure } from '@temporalio/common';
 import { divertBatchSignal, pauseSignal, reportSignal, resumeSignal, retryBatchSignal } from '../../../src/contracts/stream.ts';
 import type { CheckpointReport } from '../../../src/contracts/stream.ts';
+import { microBatchWorkflowId, microBatchWorkflowType } from '../../../src/contracts/micro-batch.ts';
 import { Coverage, IntervalSet } from '../../../src/domain/offsets.ts';
 import { FakeLake } from '../../support/fake-lake.ts';
 import type { Environment } from '../environment.ts';
@@ -214,6 +215,27 @@ test('micro-batches that run while the stream continues as new are attached to, 
     expect((await stream.histories()).length).toBeGreaterThanOrEqual(2);
   });
 }, 90_000);
+
+test('a micro-batch that a lost history started under the next number, over other offsets, is waited for, and what it did not refine is refined after it', async () => {
+  const lake = new FakeLake();
+  const { open, opened } = gate();
+  lake.before = (step) => (step === 'refineBatch' ? opened : undefined);
+  await run(lake, async (stream) => {
+    const { client } = environment.temporal;
+    const intervals = offsets(0, 100).toJson();
+    const forestalling = await client.workflow.start(microBatchWorkflowType, {
+      workflowId: microBatchWorkflowId(stream.source, 1), taskQueue: stream.source, args: [{ source: stream.source, batch: 1, intervals }],
+    });
+    const claims = await stream.claim('worker-1', key);
+    await stream.report('worker-1', claims, range(key, 0, 100), range(key, 100, 250));
+    await lake.until(() => lake.callsOf('awaitMicroBatch') > 0);
+    open();
+    await forestalling.result();
+    const state = await stream.until(({ openRecords, runningTotal, totals }) => openRecords === 0 && runningTotal === 0 && totals.batches > 1);
+    expect(lake.gold.toJson()).toEqual(offsets(0, 250).toJson());
+    expect(state).toMatchObject({ failedTotal: 0, totals: { bronzeRows: 250, refinedRows: 250, goldRows: 250 } });
+  });
+});
 
 test('a commit and a claim that the lake keeps waiting do not keep the stream from continuing as new', async () => {
   const lake = new FakeLake({ batchRecordsMax: 100, runningMax: 2, historyEventsMax: 60 });
