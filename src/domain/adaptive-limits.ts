@@ -74,7 +74,8 @@ export const nextBatchLimit = (recordsMax: number, measures: readonly BatchMeasu
   const fixedMs = fixedCostMs(known);
   const perRecordMs = Math.max(durationMs - fixedMs, durationMs * perRecordShareMin) / records;
   const isFixed = fixedMs > aimMs * fixedShareMax;
-  const wanted = isFixed ? fixedMs / perRecordMs : (aimMs - fixedMs) / perRecordMs;
+  // Upwards in proportion, as if nothing were fixed: a fixed cost that is but the noise of four batches would have the next one too large.
+  const wanted = isFixed ? fixedMs / perRecordMs : Math.min((aimMs - fixedMs) / perRecordMs, records * aimMs / durationMs);
   const next = bounded(Math.max(recordsMax / stepDownMax, Math.min(recordsMax * stepUpMax, wanted)));
   const way = next > recordsMax ? 'more' : next < recordsMax ? 'fewer' : next === bounds.recordsMax ? 'the upper bound' : next === bounds.recordsMin ? 'the lower bound' : 'as before';
   return { recordsMax: next, reason: `${took}${isFixed ? `, ${seconds(fixedMs)} of it whatever their number` : ''}: ${way}` };

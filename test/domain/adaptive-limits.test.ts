@@ -43,7 +43,13 @@ test('costs that differ by a tenth from batch to batch leave them within 80 % as
   fc.assert(fc.property(linear, seeds, (costs, noise) => {
     const burst = batches(start(), 40, costs, 1_000_000, noiseOf(noise), 100_000_000);
     for (const { durationMs, records } of burst.slice(5)) expect(durationMs <= aimMs || records <= bounds.recordsMin).toBe(true);
-  }), { numRuns: 300 });
+  }), {
+    numRuns: 2_000,
+    examples: [
+      [{ fixedMs: 0, perRecordMs: 0.09300418120500502 }, [0, 0, 0, 0.9999999999999974, 0, 0.8468284947847949, 0]],
+      [{ fixedMs: 0, perRecordMs: 1.1965658559932997 }, [0.9993967975433194, 0, 0.9999999999999974]],
+    ],
+  });
 });
 
 test('micro-batches over a backlog are not smaller than they need to be: at least half of the trigger interval, or the upper bound', () => {
