@@ -22,6 +22,11 @@ const pageBytesTarget = 1 << 20;
 const compressBytesMin = 96;
 const dictionaryEntriesMax = 32_768;
 const dictionaryBytesMax = 1 << 19;
+/**
+ * A column chunk of one value keeps it whole as its bounds, up to this length. Cut to Iceberg's 16 code points, the topics of two exchanges
+ * (market.crypto.trades.…) are one, and a backfill of one would take the other's Gold buckets for its own.
+ */
+const oneValueBytesMax = 256;
 /** A dictionary must be refused early when nearly every value is new: it is looked at after this many values. */
 const dictionaryTrialValues = 1_024;
 
@@ -788,7 +793,8 @@ export const appendColumnChunk = (
   }
 
   checkDecimalRange(leaf, bounds);
-  const cut = leaf.type === 'string' || leaf.type === 'binary' ? leaf.type : undefined;
+  const isOneValue = bounds.min !== undefined && bounds.max !== undefined && bounds.min.length <= oneValueBytesMax && compareBytes(bounds.min, bounds.max) === 0;
+  const cut = !isOneValue && (leaf.type === 'string' || leaf.type === 'binary') ? leaf.type : undefined;
   const facts: ChunkFacts = {
     fieldId: leaf.fieldId, compressedBytes: out.offset - startOffset, valueCount: levelCount, nullCount: shredded.nullCount,
     min: cut && bounds.min ? truncateLowerBound(cut, bounds.min) : bounds.min,

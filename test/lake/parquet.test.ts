@@ -122,6 +122,19 @@ describe('a data file', () => {
     }), check);
   });
 
+  test('a text column of one value keeps it whole as its bounds, else two topics that begin alike are one to whoever plans by them', () => {
+    const topic: Field = { id: 1, name: 'kafka_topic', type: 'string', required: true };
+    const boundsOf = (columns: ColumnBatch['columns'], rowCount: number) => {
+      const { metrics: { lowerBounds, upperBounds } } = encodeDataFile({ fields: [topic], batch: { rowCount, columns } });
+      return [lowerBounds, upperBounds].map((bounds) => Buffer.from(bounds[1]!, 'base64').toString());
+    };
+    const [binance, kraken] = ['market.crypto.trades.binance.raw', 'market.crypto.trades.kraken.raw'];
+    expect(boundsOf({ kafka_topic: [kraken, kraken] }, 2)).toEqual([kraken, kraken]);
+    expect(boundsOf({ kafka_topic: [binance, kraken] }, 2)).toEqual(['market.crypto.tr', 'market.crypto.ts']);
+    const long = 'x'.repeat(300);
+    expect(boundsOf({ kafka_topic: [long] }, 1)).toEqual(['x'.repeat(16), `${'x'.repeat(15)}y`]);
+  });
+
   test('holds exactly the selected rows, in the selected order', async () => {
     await fc.assert(fc.asyncProperty(rowsArbitrary, fc.array(fc.nat(), { minLength: 1, maxLength: 80 }), async (rows, picks) => {
       const indices = Uint32Array.from(picks, (pick) => pick % rows.length);
