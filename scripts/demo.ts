@@ -7,7 +7,7 @@ import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { TidemarkError } from '../src/domain/errors.ts';
 import { cacheFolder } from '../src/stack/index.ts';
-import { command, exitFailed, exitOk, exitUsage, runCommand, stopSignal, wholeNumber, untilStopped } from './cli.ts';
+import { command, exitFailed, exitOk, exitUsage, runCommand, stopSignal, untilStopped, wholeNumber } from './cli.ts';
 import { runDemo } from './wire/demo-run.ts';
 import type { DemoOptions } from './wire/demo-run.ts';
 

@@ -19,7 +19,7 @@ import { createRecordProducer } from '../src/kafka/producer.ts';
 import { ensureTopics } from '../src/kafka/topics.ts';
 import { createRegistryClient } from '../src/schema-registry/registry-client.ts';
 import { createCaptureMetrics } from '../src/telemetry/capture-metrics.ts';
-import { ProgressLine, command, exitOk, runCommand, stopSignal, table, thousands } from './cli.ts';
+import { ProgressLine, command, exitOk, runCommand, stopSignal, table, thousands, wholeNumber } from './cli.ts';
 import { startTelemetry } from './wire/telemetry.ts';
 
 interface Options {
@@ -44,11 +44,9 @@ interface Options {
   json?: boolean;
 }
 
-const numberBetween = (min: number, max: number, isWhole = true) => (text: string): number => {
+const share = (text: string): number => {
   const value = Number(text);
-  if (text.trim() === '' || !(value >= min && value <= max) || (isWhole && !Number.isInteger(value))) {
-    throw new InvalidArgumentError(`Expected a ${isWhole ? 'whole ' : ''}number from ${min} to ${max}.`);
-  }
+  if (text.trim() === '' || !(value >= 0 && value <= 1)) throw new InvalidArgumentError('Expected a number from 0 to 1.');
   return value;
 };
 const collect = (value: string, values: string[] = []): string[] => [...values, value];
@@ -64,17 +62,17 @@ const program = command('run-capture', 'Take trades out of exchange frames and p
   .option('--url <address>', 'Connect here instead of the exchange')
   .option('--input <file>', 'Capture file, gzip or plain; repeatable', collect)
   .option('--simulate', 'Start the exchange simulator and capture from it')
-  .option('--trades <n>', 'Simulator: trades, all different', numberBetween(1, countMax), 200_000)
-  .option('--seed <n>', 'Simulator: the same seed gives the same trades', numberBetween(0, 2 ** 32 - 1), 1)
-  .option('--drop-every <n>', 'Simulator: drop the connection after this many trades, again and again', numberBetween(1, countMax))
-  .option('--duplicates <share>', 'Simulator: share of the trades that come again after the drops', numberBetween(0, 1, false), 0)
-  .option('--rubbish <n>', 'Simulator: frames that nobody can read', numberBetween(0, countMax), 0)
-  .option('--rate <n>', 'Most trades a second', numberBetween(1, countMax))
-  .option('--limit <n>', 'End after this many trades', numberBetween(1, countMax))
+  .option('--trades <n>', 'Simulator: trades, all different', wholeNumber(1, countMax), 200_000)
+  .option('--seed <n>', 'Simulator: the same seed gives the same trades', wholeNumber(0, 2 ** 32 - 1), 1)
+  .option('--drop-every <n>', 'Simulator: drop the connection after this many trades, again and again', wholeNumber(1, countMax))
+  .option('--duplicates <share>', 'Simulator: share of the trades that come again after the drops', share, 0)
+  .option('--rubbish <n>', 'Simulator: frames that nobody can read', wholeNumber(0, countMax), 0)
+  .option('--rate <n>', 'Most trades a second', wholeNumber(1, countMax))
+  .option('--limit <n>', 'End after this many trades', wholeNumber(1, countMax))
   .option('--loop', 'Capture files: from the beginning again, until Ctrl-C or --limit')
   .option('--record <file>', 'Write the frames to this new capture file as well (gzip)')
   .option('--unparsable <file>', 'Frames that cannot be parsed are appended here, as JSON lines', 'out/unparsable-frames.jsonl')
-  .option('--partitions <n>', 'Topic partitions of a raw topic that is created', numberBetween(1, 10_000), 3)
+  .option('--partitions <n>', 'Topic partitions of a raw topic that is created', wholeNumber(1, 10_000), 3)
   .option('--json', 'Print JSON lines: ready, and at the end stopped with all counts')
   .addHelpText('after', `
 Environment:

@@ -546,7 +546,10 @@ export class CheckpointLedger {
   }
 
   batchSucceeded(batch: number, outcome: BatchOutcome): void {
-    const { startedAtMs } = this.takeRunning(batch);
+    this.countBatch(this.takeRunning(batch), outcome);
+  }
+
+  private countBatch({ batch, startedAtMs }: Running, outcome: BatchOutcome): void {
     const { totals } = this;
     totals.batches += 1;
     totals.refinedRows += outcome.bronzeRows;
@@ -576,9 +579,9 @@ export class CheckpointLedger {
    * (else `outcome` is null); of our offsets all are open again, and those that it refined are found covered.
    */
   batchForestalled(batch: number, outcome: BatchOutcome | null): void {
-    const { offsets, divert } = this.runningBatches.find((entry) => entry.batch === batch) ?? { offsets: Coverage.empty };
-    if (outcome === null) this.takeRunning(batch);
-    else this.batchSucceeded(batch, outcome);
+    const running = this.takeRunning(batch);
+    const { offsets, divert } = running;
+    if (outcome !== null) this.countBatch(running, outcome);
     if (divert === undefined) this.open = this.open.union(offsets);
     else this.again.push({ batch, offsets, divert });
   }
