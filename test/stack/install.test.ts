@@ -75,8 +75,14 @@ test('what a killed installation left is swept away, and its half is never taken
 test('an installation that waits for another can be given up', async () => {
   const target = join(folder, 'server-1.0');
   const controller = new AbortController();
+  const started = Promise.withResolvers<void>();
   const held = Promise.withResolvers<void>();
-  const first = installOnce(target, () => held.promise, noWait);
+  const build = (): Promise<void> => {
+    started.resolve();
+    return held.promise;
+  };
+  const first = installOnce(target, build, noWait);
+  await started.promise; // only then is it the first: either call may be the one that takes the lock
   const second = installOnce(target, () => Promise.resolve(), () => controller.abort(new Error('stopped by SIGINT')), controller.signal);
   await expect(second).rejects.toThrow('stopped by SIGINT');
   held.resolve();
