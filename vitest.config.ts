@@ -13,6 +13,7 @@ export default defineConfig({
           pool: 'forks',
           include: ['test/**/*.test.ts'],
           exclude: realServers,
+          setupFiles: ['test/support/seed.ts'],
           testTimeout: 30_000,
           hookTimeout: 30_000,
         },
@@ -22,6 +23,7 @@ export default defineConfig({
           name: 'integration',
           pool: 'forks',
           include: realServers,
+          setupFiles: ['test/support/seed.ts'],
           globalSetup: ['test/support/global-setup.ts'],
           // Four real servers share the machine with the tests: more files at once only make them time out.
           maxWorkers: 2,

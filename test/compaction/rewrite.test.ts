@@ -10,8 +10,8 @@ import { encodeDataFile } from '../../src/lake/parquet-writer.ts';
 import type { Field } from '../../src/lake/schema.ts';
 import { createMemoryObjectStore } from '../support/memory-object-store.ts';
 import type { MemoryObjectStore } from '../support/memory-object-store.ts';
+import { seed } from '../support/seed.ts';
 
-const seed = process.env.TEST_SEED ? Number(process.env.TEST_SEED) : Date.now() & 0x7fffffff;
 
 const fields: readonly Field[] = [
   { id: 1, name: 'topic', type: 'string', required: true },

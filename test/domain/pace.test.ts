@@ -1,8 +1,8 @@
 import * as fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { burstMs, paidUntilAfter, paidUntilAtRate } from '../../src/domain/pace.ts';
+import { seed } from '../support/seed.ts';
 
-const seed = process.env['TEST_SEED'] ? Number(process.env['TEST_SEED']) : Date.now() & 0x7fffffff;
 
 /** When the last row is paid for, and when each chunk started, if timers ring late by so much. */
 const run = (chunks: readonly { rows: number; lateMs: number; rowsPerSecond: number }[]): { endMs: number; starts: number[] } => {

@@ -8,6 +8,7 @@ import { startHttpFaultProxy } from '../support/fault-proxy.ts';
 import type { HttpFaultProxy } from '../support/fault-proxy.ts';
 import { resetWorkflow } from '../support/fault-run.ts';
 import { runCommitZombies } from '../support/commit-zombies.ts';
+import { seed } from '../support/seed.ts';
 
 const minutes = 60_000;
 const source = 'binance-trades';
@@ -95,6 +96,5 @@ describe('the pipeline stays exact', () => {
 });
 
 test('two processes that sleep inside table commits while old versions are deleted lose nothing and repeat nothing', async () => {
-  const seed = 1 + (Date.now() % 1_000);
   expect(await runCommitZombies({ s3: inject('stack').s3, seed, sleeps: 8 })).toMatchObject({ ok: true, problems: [], lost: 0, twice: 0 });
 }, 3 * minutes);

@@ -5,8 +5,8 @@ import { compareBytes, decodeSingleValue, encodeSingleValue } from '../../src/la
 import { bytesSource, copyColumnChunks, dataFileFromFooter, openParquet, readColumns, readStoredColumns, rowGroupBounds, type ByteSource } from '../../src/lake/parquet-reader.ts';
 import { DataFileBuilder, encodeDataFile } from '../../src/lake/parquet-writer.ts';
 import type { Field, FieldType } from '../../src/lake/schema.ts';
+import { seed } from '../support/seed.ts';
 
-const seed = process.env.TEST_SEED ? Number(process.env.TEST_SEED) : Date.now() & 0x7fffffff;
 const check = { seed, numRuns: 60 };
 
 let nextId = 1;

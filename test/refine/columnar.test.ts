@@ -19,10 +19,10 @@ import { putBronzeFile } from '../support/bronze-file.ts';
 import type { MemoryObjectStore } from '../support/memory-object-store.ts';
 import { createMemoryObjectStore } from '../support/memory-object-store.ts';
 import { binanceRaw, krakenRaw, wireEncoder } from '../support/raw-records.ts';
+import { seed } from '../support/seed.ts';
 
 // The quick way from bytes to columns must give what decoding, mapping and validating objects gives: rows, reasons and files.
 
-const seed = process.env.TEST_SEED ? Number(process.env.TEST_SEED) : Date.now() & 0x7fffffff;
 const dlqName = 'silver_dlq_trades';
 const schemas = new Map([[1, JSON.stringify(binanceSchema)], [2, JSON.stringify(krakenSchema)]]);
 const sides = {

@@ -4,8 +4,8 @@ import { Coverage, IntervalSet, topicPartitionKey } from '../../src/domain/offse
 import { filesOfOffsets, rowLineage } from '../../src/refine/lineage-files.ts';
 import { offsetsOfFiles } from '../../src/reprocess/select-offsets.ts';
 import { ReadingsLake, topic } from '../reprocess/readings-lake.ts';
+import { seed } from '../support/seed.ts';
 
-const seed = process.env['TEST_SEED'] ? Number(process.env['TEST_SEED']) : Date.now() & 0x7fffffff;
 
 test('the files of any offset intervals are found: every one that holds a row of them, and none whose bounds lie elsewhere', async () => {
   const lake = await ReadingsLake.open();

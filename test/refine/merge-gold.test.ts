@@ -14,8 +14,8 @@ import { candidateBytes } from '../../src/refine/gold-candidates.ts';
 import { GoldKeyCache } from '../../src/refine/gold-key-cache.ts';
 import { mergeGold, type MergeDataset, type MergeGoldInput, type MergeGoldResult } from '../../src/refine/merge-gold.ts';
 import { createMemoryObjectStore } from '../support/memory-object-store.ts';
+import { seed } from '../support/seed.ts';
 
-const seed = process.env.TEST_SEED ? Number(process.env.TEST_SEED) : Date.now() & 0x7fffffff;
 
 /** Nothing of trades: readings of sensors, keyed by place and a number. */
 const ownFields: readonly Field[] = [

@@ -12,8 +12,8 @@ import type { Reading, ReadingsLakeOptions } from './readings-lake.ts';
 import { offsetsOfFiles } from '../../src/reprocess/select-offsets.ts';
 import { loadChunk } from '../../src/reprocess/staging.ts';
 import { ReadingsLake, takenMs, topic, withRules } from './readings-lake.ts';
+import { seed } from '../support/seed.ts';
 
-const seed = process.env['TEST_SEED'] ? Number(process.env['TEST_SEED']) : Date.now() & 0x7fffffff;
 const readings = fc.array(fc.record({ partition: fc.nat(1), reading: fc.nat(40), isValid: fc.nat(7).map((n) => n > 0) }), { minLength: 1, maxLength: 80, size: 'max' });
 const cuts = fc.array(fc.nat(80), { maxLength: 5 });
 

@@ -27,8 +27,8 @@ import type { MemoryObjectStore } from '../support/memory-object-store.ts';
 import { binanceRaw, wireEncoder } from '../support/raw-records.ts';
 import { rowTexts } from '../support/table-rows.ts';
 import { createAgingLake, datasetOf, firstDay, hourMs, pipeline as sensorPipeline } from './aging-lake.ts';
+import { seed } from '../support/seed.ts';
 
-const seed = process.env['TEST_SEED'] ? Number(process.env['TEST_SEED']) : Date.now() & 0x7fffffff;
 const policy = { hotDays: 1, purgeDays: 300 };
 
 /** Sweeps as a process of its own runs them, on a day on which every row is due. */

@@ -5,6 +5,7 @@ import { createObjectStoreCatalog, type ObjectStoreCatalogOptions } from '../../
 import type { CommitRequest, TableVersion } from '../../../src/lake/table.ts';
 import { createMemoryObjectStore, type MemoryObjectStore, type PutFault } from '../../support/memory-object-store.ts';
 import { offsets, trades, tradesFile } from './fixtures.ts';
+import { seed } from '../../support/seed.ts';
 
 const metadataPrefix = 'warehouse/market_data/trades/metadata/';
 const hintKey = `${metadataPrefix}version-hint.text`;
@@ -336,7 +337,6 @@ describe('racing writers', () => {
   });
 
   test('through lost answers and failed puts at random, all land exactly once', async () => {
-    const seed = Number(process.env['TIDEMARK_SEED'] ?? Math.floor(Math.random() * 2 ** 31));
     let state = seed;
     // A linear congruential generator: faults that can be replayed from their seed.
     const random = () => { state = (Math.imul(state, 1_103_515_245) + 12_345) & 0x7fffffff; return state / 0x80000000; };

@@ -5,8 +5,8 @@ import { createRandom } from '../../../src/capture/random.ts';
 import { FakeBackfill } from '../../support/fake-backfill.ts';
 import type { Environment } from '../environment.ts';
 import { connectEnvironment } from '../environment.ts';
+import { seed } from '../../support/seed.ts';
 
-const seed = process.env['TEST_SEED'] ? Number(process.env['TEST_SEED']) : Date.now() & 0x7fffffff;
 let environment: Environment;
 beforeAll(async () => {
   environment = await connectEnvironment(inject('stack').temporal.address);
