@@ -66,7 +66,8 @@ const allNames = fields.map(({ name }) => name);
 const plain = (values: ColumnValues | undefined): unknown[] => Array.from(values as Iterable<unknown>, (value) => (value instanceof Uint8Array ? [...value] : value));
 const plainColumns = (batch: ColumnBatch): Record<string, unknown[]> => Object.fromEntries(Object.entries(batch.columns).map(([name, values]) => [name, plain(values)]));
 
-describe('a data file', () => {
+// Sixty files of every type, some of them large: seconds, and ten times as many on a busy machine.
+describe('a data file', { timeout: 120_000 }, () => {
   test('gives back every value of every type, however rows fall into row groups', async () => {
     await fc.assert(fc.asyncProperty(rowsArbitrary, fc.integer({ min: 1, max: 70 }), async (rows, rowGroupRows) => {
       const batch = batchOf(rows);
