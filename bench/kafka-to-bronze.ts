@@ -6,6 +6,7 @@ import kafkajs from 'kafkajs';
 import { bronzeTable } from '../src/datasets/dataset.ts';
 import { CheckpointLedger } from '../src/domain/ledger.ts';
 import { createKafka } from '../src/kafka/client.ts';
+import { ensureTopics } from '../src/kafka/topics.ts';
 import { createObjectStoreCatalog } from '../src/lake/object-store-catalog.ts';
 import { createS3ObjectStore } from '../src/lake/s3-object-store.ts';
 import { startStack } from '../src/stack/index.ts';
@@ -80,10 +81,7 @@ try {
 
 async function load(brokers: string[]): Promise<void> {
   const kafka = createKafka({ brokers, clientId: 'bench' });
-  const admin = kafka.admin();
-  await admin.connect();
-  await admin.createTopics({ waitForLeaders: true, topics: [{ topic, numPartitions: partitions, replicationFactor: 1 }] });
-  await admin.disconnect();
+  await ensureTopics(brokers, [{ topic, partitions }]);
   const producer = kafka.producer();
   await producer.connect();
   const value = Buffer.concat([randomBytes(Number(options['value-bytes']) / 3), Buffer.alloc(Number(options['value-bytes']) * 2 / 3, 'trade')]);

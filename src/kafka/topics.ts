@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import kafkajs from 'kafkajs';
 import { TidemarkError } from '../domain/errors.ts';
 import { createKafka } from './client.ts';
@@ -21,6 +22,28 @@ const isOnlyAlreadyExists = (error: unknown): boolean =>
 
 const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
 
+const toldDeadlineMs = 30_000;
+const toldPollMs = 50;
+const notYetTold: ReadonlySet<unknown> = new Set(['UNKNOWN_TOPIC_OR_PARTITION', 'LEADER_NOT_AVAILABLE', 'NOT_LEADER_FOR_PARTITION']);
+
+const isNotYetTold = (error: unknown): boolean => error instanceof Error && (('type' in error && notYetTold.has(error.type)) || isNotYetTold(error.cause));
+
+/**
+ * A broker tells of a topic, and leads its topic partitions, a moment after the controller has made it. kafkajs' own
+ * `waitForLeaders` takes that for a failure.
+ */
+const onceTold = async <T>(ask: () => Promise<T>): Promise<T> => {
+  const deadline = Date.now() + toldDeadlineMs;
+  for (;;) {
+    try {
+      return await ask();
+    } catch (error) {
+      if (!isNotYetTold(error) || Date.now() > deadline) throw error;
+    }
+    await sleep(toldPollMs);
+  }
+};
+
 /**
  * Creates the topics that are missing, and waits until each has a leader for every topic partition.
  *
@@ -36,7 +59,7 @@ export const ensureTopics = async (brokers: readonly string[], topics: readonly 
     if (missing.length > 0) {
       try {
         await admin.createTopics({
-          waitForLeaders: true,
+          waitForLeaders: false,
           topics: missing.map(({ topic, partitions, replicationFactor = 1, configs = {} }) => ({
             topic,
             numPartitions: partitions,
@@ -52,7 +75,8 @@ export const ensureTopics = async (brokers: readonly string[], topics: readonly 
         }
       }
     }
-    const metadata = await admin.fetchTopicMetadata({ topics: topics.map(({ topic }) => topic) });
+    const metadata = await onceTold(() => admin.fetchTopicMetadata({ topics: topics.map(({ topic }) => topic) }));
+    for (const { topic } of missing) await onceTold(() => admin.fetchTopicOffsets(topic));
     return Object.fromEntries(metadata.topics.map(({ name, partitions }) => [name, partitions.length]));
   } catch (error) {
     if (error instanceof TidemarkError) throw error;

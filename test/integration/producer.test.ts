@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, inject, onTestFinished, test } f
 import type { Compression } from '../../src/kafka/codecs.ts';
 import type { OutgoingRecord, RecordProducer, RecordProducerOptions } from '../../src/kafka/producer.ts';
 import { createRecordProducer } from '../../src/kafka/producer.ts';
-import { ensureTopics } from '../../src/kafka/topics.ts';
+import { ensureTopics, fetchOffsetBounds } from '../../src/kafka/topics.ts';
 import { startStack } from '../../src/stack/index.ts';
 import type { Stack } from '../../src/stack/index.ts';
 import { freshPrefix, readWholeTopic } from '../support/raw-topic.ts';
@@ -111,6 +111,14 @@ test('topics are made by two at once, and keep the partitions they have', async 
   expect(await Promise.all([ensureTopics(sharedBrokers, [{ topic, partitions: 3 }]), ensureTopics(sharedBrokers, [{ topic, partitions: 3 }])])).toEqual([{ [topic]: 3 }, { [topic]: 3 }]);
   expect(await ensureTopics(sharedBrokers, [{ topic, partitions: 7 }])).toEqual({ [topic]: 3 });
   await expect(ensureTopics(sharedBrokers, [{ topic: 'not a topic name', partitions: 1 }])).rejects.toMatchObject({ code: 'BAD_INPUT' });
+});
+
+test('topics that were just made can be asked at once: the broker knows of them, and leads them', async () => {
+  const empty = { low: 0n, high: 0n };
+  await Promise.all(Array.from({ length: 8 }, async () => {
+    const topic = await topicOn(sharedBrokers);
+    expect(await fetchOffsetBounds(sharedBrokers, [topic])).toEqual({ [`${topic}/0`]: empty, [`${topic}/1`]: empty, [`${topic}/2`]: empty });
+  }));
 });
 
 describe('while its broker fails', () => {

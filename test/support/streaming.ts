@@ -6,6 +6,7 @@ import { bronzeFileSuffix } from '../../src/contracts/bronze.ts';
 import { bronzeTable } from '../../src/datasets/dataset.ts';
 import { parseTopicPartitionKey } from '../../src/domain/offsets.ts';
 import { createKafka } from '../../src/kafka/client.ts';
+import { ensureTopics } from '../../src/kafka/topics.ts';
 import { createObjectStoreCatalog } from '../../src/lake/object-store-catalog.ts';
 import type { ObjectStore } from '../../src/lake/object-store.ts';
 import { bytesSource, openParquet, readColumns } from '../../src/lake/parquet-reader.ts';
@@ -43,13 +44,7 @@ export const createLane = async ({ partitions = 1, configs = {}, brokers = injec
   const id = randomUUID().slice(0, 8);
   const topic = `streaming-${id}`;
   const kafka = createKafka({ brokers, clientId: 'streaming-test' });
-  const admin = kafka.admin();
-  await admin.connect();
-  await admin.createTopics({
-    waitForLeaders: true,
-    topics: [{ topic, numPartitions: partitions, replicationFactor: 1, configEntries: Object.entries(configs).map(([name, value]) => ({ name, value })) }],
-  });
-  await admin.disconnect();
+  await ensureTopics(brokers, [{ topic, partitions, configs }]);
   const { endpoint, region, accessKeyId, secretAccessKey } = stack.s3;
   const store = createS3ObjectStore({ bucket: `streaming-${id}`, endpoint, region, credentials: { accessKeyId, secretAccessKey } });
   await store.ensureBucket();
@@ -215,6 +210,6 @@ export const expectExactlyOnce = async (lane: Lane, partition: number, gaps: { s
 };
 
 /** Waits until the ledger has accepted everything below `offset`. */
-export const accepted = async (lane: Lane, partition: number, offset: bigint, timeout = 20_000): Promise<void> => {
+export const accepted = async (lane: Lane, partition: number, offset: bigint, timeout = 45_000): Promise<void> => {
   await vi.waitFor(() => expect(lane.checkpoints.next(`${lane.topic}/${partition}`) ?? 0n).toBeGreaterThanOrEqual(offset), { timeout, interval: 30 });
 };

@@ -22,7 +22,11 @@ export const sweepAhead = async ({ config, lake, pipeline, temporal }: Pick<Runn
   const connection = await NativeConnection.connect({ address: config.temporal.address });
   const deps = await openRetention(config, pipeline, lake, temporal);
   const [ahead, today] = [createRetentionActivities({ ...deps, now: () => Date.now() + aheadMs }), createRetentionActivities(deps)];
-  const worker = await Worker.create({ connection, namespace: config.temporal.namespace, taskQueue, workflowBundle: await loadWorkflowBundle(), activities: { ...ahead, tidyTable: today.tidyTable } });
+  const worker = await Worker.create({
+    connection, namespace: config.temporal.namespace, taskQueue, workflowBundle: await loadWorkflowBundle(), activities: { ...ahead, tidyTable: today.tidyTable },
+    // Deadlocks are looked for against the wall clock: a machine under load must not look like one.
+    debugMode: true,
+  });
   try {
     return await worker.runUntil(async () => new Map(await Promise.all(tables.map(async (table) => {
       const result = await temporal.workflow.execute(retentionSweepWorkflowType, { workflowId: retentionSweepWorkflowId(table), taskQueue, args: [{ table }] }) as RetentionSweepResult;
