@@ -1,7 +1,9 @@
 import { access, constants } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { chromium } from 'playwright-core';
 import type { Browser } from 'playwright-core';
+import { installOnce } from '../../src/stack/index.ts';
 
 const names = ['chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable'];
 
@@ -26,7 +28,11 @@ export const launchBrowser = async (): Promise<{ browser: Browser } | { browser:
   try {
     if (installed) return { browser: await chromium.launch({ executablePath: installed, args: ['--no-sandbox', '--disable-dev-shm-usage'] }) };
     const { default: packaged } = await import('@sparticuz/chromium');
-    return { browser: await chromium.launch({ executablePath: await packaged.executablePath(), args: packaged.args }) };
+    // It takes whatever lies in the temporary folder for unpacked, also what another test file is unpacking just now.
+    await installOnce(join(tmpdir(), 'tidemark-chromium-unpacked'), async () => { await packaged.executablePath(); }, () => {});
+    // In a single process the whole browser ends with the first page that is closed.
+    const args = packaged.args.filter((argument) => argument !== '--single-process');
+    return { browser: await chromium.launch({ executablePath: await packaged.executablePath(), args: [...args, '--disable-dev-shm-usage'] }) };
   } catch (error) {
     return { browser: null, cause: `no Chromium that runs: ${error instanceof Error ? error.message.split('\n')[0] : String(error)}` };
   }
