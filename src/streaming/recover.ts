@@ -17,7 +17,7 @@ export type ReadFooter = (bytes: Uint8Array) => Promise<{ rowCount: number; keyV
 /**
  * Of the files found, those that follow on from `from` without a hole or an overlap. Several epochs may have written
  * overlapping files; the content of an offset never changes, so any chain is right. Taken is the one that reaches
- * furthest, then the one of fewest files, then the one of the highest epochs: the same choice whoever chooses.
+ * furthest, then the one of fewest files, then the one of the highest epochs, then of the longest first files: the same choice whoever chooses.
  */
 export const chooseChain = <T extends { start: bigint; end: bigint; epoch: number }>(files: readonly T[], from: bigint): T[] => {
   const byStart = new Map<bigint, T[]>();
@@ -35,7 +35,8 @@ export const chooseChain = <T extends { start: bigint; end: bigint; epoch: numbe
       const known = best.get(start);
       const isBetter = !known || option.reach > known.reach
         || (option.reach === known.reach && (option.length < known.length
-          || (option.length === known.length && file.epoch > known.file.epoch)));
+          || (option.length === known.length && (file.epoch > known.file.epoch
+            || (file.epoch === known.file.epoch && file.end > known.file.end)))));
       if (isBetter) best.set(start, option);
     }
   }

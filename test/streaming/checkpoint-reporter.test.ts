@@ -5,7 +5,6 @@ import { TidemarkError } from '../../src/domain/errors.ts';
 import type { CheckpointClient } from '../../src/streaming/checkpoint-client.ts';
 import { CheckpointOutbox } from '../../src/streaming/checkpoint-outbox.ts';
 import { CheckpointReporter } from '../../src/streaming/checkpoint-reporter.ts';
-import { systemClock } from '../../src/streaming/clock.ts';
 import type { Clock } from '../../src/streaming/clock.ts';
 import { FakeCheckpoints } from '../support/fake-checkpoints.ts';
 import type { ReportFault } from '../support/fake-checkpoints.ts';
@@ -32,6 +31,27 @@ const jumpingClock = (): Clock & { at: number } => {
   };
   return clock;
 };
+
+/** Time passes only when the test says so. */
+const handClock = (): Clock & { pass(ms: number): void } => {
+  let at = 1_000;
+  const asleep = new Set<{ untilMs: number; wake: () => void }>();
+  return {
+    nowMs: () => at,
+    sleep: (ms, signal) => new Promise((resolve) => {
+      const sleeper = { untilMs: at + ms, wake: () => { asleep.delete(sleeper); resolve(); } };
+      asleep.add(sleeper);
+      signal?.addEventListener('abort', sleeper.wake, { once: true });
+    }),
+    pass: (ms) => {
+      at += ms;
+      for (const { untilMs, wake } of [...asleep]) if (untilMs <= at) wake();
+    },
+  };
+};
+
+/** What takes microseconds may still be kept waiting by a busy machine. */
+const patient = { timeout: 20_000, interval: 5 };
 
 const distances = (at: readonly number[]): number[] => at.slice(1).map((ms, i) => ms - at[i]!);
 
@@ -104,7 +124,7 @@ test('files that become durable one after the other leave in one report; one tha
   const checkpoints = new FakeCheckpoints();
   const outbox = new CheckpointOutbox();
   const reports: string[][] = [];
-  const clock = { nowMs: () => performance.now(), sleep: systemClock.sleep };
+  const clock = handClock();
   const reporter = new CheckpointReporter({
     source: 's', owner: 'me', outbox, clock, log, checkpoints: { claim: checkpoints.claim.bind(checkpoints), ledger: checkpoints.ledger.bind(checkpoints), report: (source, report) => {
       reports.push(report.ranges.map(({ topicPartition }) => topicPartition));
@@ -126,8 +146,16 @@ test('files that become durable one after the other leave in one report; one tha
     become();
     await new Promise((resolve) => { setImmediate(resolve); });
   }
-  await vi.waitFor(() => expect(reports).toEqual([['t/0', 't/1', 't/2']]));
+  expect(reports).toEqual([]);
+  await vi.waitFor(() => {
+    clock.pass(50);
+    expect(reports).toEqual([['t/0', 't/1', 't/2']]);
+  }, patient);
   durable[3]!();
+  await vi.waitFor(() => {
+    clock.pass(50);
+    expect(reports).toHaveLength(2);
+  }, patient);
   await reporter.drained(AbortSignal.timeout(10_000));
   expect(reports).toHaveLength(2);
   await reporter.stop();
@@ -149,7 +177,7 @@ test('while nobody answers for the ledger, one Signal waits, not one for every s
   });
   outbox.addFile(key, 0n, 5n)(range(0n, 5n));
   reporter.notify();
-  await vi.waitFor(() => expect(asked).toBeGreaterThan(10));
+  await vi.waitFor(() => expect(asked).toBeGreaterThan(10), patient);
   expect(signalsAt).toHaveLength(1);
   await reporter.drained(AbortSignal.timeout(10_000));
   expect(signalsAt).toHaveLength(1);
@@ -182,7 +210,7 @@ test('a workflow that is gone is told, once for each report', async () => {
   } });
   outbox.addFile(key, 0n, 5n)(range(0n, 5n));
   reporter.notify();
-  await vi.waitFor(() => expect(lost).toBe(1));
+  await vi.waitFor(() => expect(lost).toBe(1), patient);
   await stop();
   expect(lost).toBe(1);
 });
@@ -192,7 +220,7 @@ test('a claim that is lost while there is nothing to report is noticed all the s
   let stale = 0;
   const { signalsAt, stop } = await start(checkpoints, { onStale: () => { stale += 1; }, lookIntervalMs: 10_000 });
   await checkpoints.claim('s', { owner: 'other', topicPartitions: [key] });
-  await vi.waitFor(() => expect(stale).toBeGreaterThan(0));
+  await vi.waitFor(() => expect(stale).toBeGreaterThan(0), patient);
   await stop();
   expect(signalsAt).toEqual([]);
 });

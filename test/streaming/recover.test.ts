@@ -43,6 +43,9 @@ test('of chains that reach equally far, the one of fewest files, then of the hig
   const file = (start: bigint, end: bigint, epoch: number): File => ({ start, end, epoch });
   expect(chooseChain([file(0n, 5n, 9), file(5n, 10n, 9), file(0n, 10n, 1)], 0n)).toEqual([file(0n, 10n, 1)]);
   expect(chooseChain([file(0n, 10n, 1), file(0n, 10n, 2)], 0n)).toEqual([file(0n, 10n, 2)]);
+  // Equal in all that: still one choice, in whatever order they are listed.
+  const cutTwice = [file(0n, 3n, 1), file(3n, 10n, 1), file(0n, 6n, 1), file(6n, 10n, 1)];
+  for (const listed of [cutTwice, cutTwice.toReversed()]) expect(chooseChain(listed, 0n)).toEqual([file(0n, 6n, 1), file(6n, 10n, 1)]);
 });
 
 const table = bronzeTable('bronze_test');
