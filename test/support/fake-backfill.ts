@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import type { WorkflowHandle } from '@temporalio/client';
 import { Worker } from '@temporalio/worker';
+import { whileAlive } from './heartbeats.ts';
 import type { BackfillActivities, BackfillInput, BackfillResult } from '../../src/contracts/backfill.ts';
 import { backfillWorkflowId, backfillWorkflowType } from '../../src/contracts/backfill.ts';
 import type { ReprocessActivities, ReprocessProgress, Throttle } from '../../src/contracts/reprocess.ts';
@@ -50,7 +51,7 @@ export class FakeBackfill {
       claimOffsets: step('claim', undefined),
       refineChunk: async ({ chunk }) => {
         steps.push(`refine ${chunk}`);
-        await onChunk?.(chunk, backfill);
+        await whileAlive(() => onChunk?.(chunk, backfill));
         refined.push(chunk);
         return { rows: chunkRows, silverRows: chunkRows - 1, dlqRows: 1, dlqByType: { price_validation: 1 }, durationMs: 1 };
       },
@@ -92,7 +93,7 @@ export class FakeBackfill {
   }
 
   /** Asks until the progress is as wished; what it was last goes into the failure. */
-  async until(holds: (progress: ReprocessProgress) => boolean, timeoutMs = 30_000): Promise<ReprocessProgress> {
+  async until(holds: (progress: ReprocessProgress) => boolean, timeoutMs = 50_000): Promise<ReprocessProgress> {
     const deadline = Date.now() + timeoutMs;
     for (;;) {
       const progress = await this.progress();

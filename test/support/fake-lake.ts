@@ -4,6 +4,7 @@ import type { BronzeCommit, MicroBatchActivities, MicroBatchOutcome, StreamActiv
 import { historyEventsMaxDefault } from '../../src/contracts/stream.ts';
 import type { StreamLimits } from '../../src/contracts/stream.ts';
 import { Coverage, IntervalSet } from '../../src/domain/offsets.ts';
+import { whileAlive } from './heartbeats.ts';
 
 const of = (ranges: readonly { topicPartition: string; startOffset: string; endOffset: string }[]): Coverage =>
   Coverage.of(ranges.map(({ topicPartition, startOffset, endOffset }) => [topicPartition, IntervalSet.of({ start: BigInt(startOffset), end: BigInt(endOffset) })] as const));
@@ -46,7 +47,7 @@ export class FakeLake {
   private async step<T>(step: FakeStep, input: { batch?: number; intervals?: Record<string, string> }, work: () => T): Promise<T> {
     this.calls.push({ step, input });
     this.wake();
-    await this.before(step, input);
+    await whileAlive(() => this.before(step, input));
     const result = work();
     this.wake();
     return result;

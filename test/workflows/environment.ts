@@ -101,7 +101,7 @@ export class StreamUnderTest {
   }
 
   /** Asks until the state is as wished; what it was last goes into the failure. */
-  async until(holds: (state: StreamState) => boolean, timeoutMs = 20_000): Promise<StreamState> {
+  async until(holds: (state: StreamState) => boolean, timeoutMs = 50_000): Promise<StreamState> {
     const deadline = Date.now() + timeoutMs;
     for (;;) {
       const state = await this.state();
