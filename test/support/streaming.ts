@@ -30,6 +30,9 @@ export interface Lane {
   start(options?: Partial<StreamingWorkerOptions>): StreamingWorker;
 }
 
+/** How long a test waits for what must come: a group that forms again takes seconds, on a busy machine many. */
+export const waitMs = 60_000;
+
 const quiet = (): void => undefined;
 const verboseLog = (level: string) => (fields: object, message: string): void => {
   process.stderr.write(`${level} ${message} ${JSON.stringify(fields)}\n`);
@@ -167,7 +170,7 @@ export const readTopic = async (lane: Lane, partition: number): Promise<Map<bigi
       return Promise.resolve();
     },
   });
-  await vi.waitFor(() => expect(reached).toBeGreaterThanOrEqual(BigInt(bounds.high)), { timeout: 30_000, interval: 50 });
+  await vi.waitFor(() => expect(reached).toBeGreaterThanOrEqual(BigInt(bounds.high)), { timeout: waitMs, interval: 50 });
   await consumer.disconnect();
   return values;
 };
@@ -210,6 +213,6 @@ export const expectExactlyOnce = async (lane: Lane, partition: number, gaps: { s
 };
 
 /** Waits until the ledger has accepted everything below `offset`. */
-export const accepted = async (lane: Lane, partition: number, offset: bigint, timeout = 45_000): Promise<void> => {
+export const accepted = async (lane: Lane, partition: number, offset: bigint, timeout = waitMs): Promise<void> => {
   await vi.waitFor(() => expect(lane.checkpoints.next(`${lane.topic}/${partition}`) ?? 0n).toBeGreaterThanOrEqual(offset), { timeout, interval: 30 });
 };
