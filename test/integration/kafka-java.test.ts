@@ -4,12 +4,15 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { describe, expect, inject, test } from 'vitest';
+import { describe, expect, inject, test, vi } from 'vitest';
 import type { Compression } from '../../src/kafka/codecs.ts';
 import { createRecordProducer } from '../../src/kafka/producer.ts';
 import { ensureTopics } from '../../src/kafka/topics.ts';
 import { cacheFolder } from '../../src/stack/index.ts';
 import { freshPrefix, readWholeTopic } from '../support/raw-topic.ts';
+
+// A JVM that compiles its source first takes seconds, on a busy machine many.
+vi.setConfig({ testTimeout: 240_000 });
 
 const { kafka: { brokers } } = inject('stack');
 const libraries = join(cacheFolder(process.env), 'servers', 'kafka-2.13-4.1.0', 'lib');

@@ -71,7 +71,10 @@ test('the counters of both processes add up to what the tables hold', async () =
   expect(bronzeRows).toBeGreaterThanOrEqual(trades + badCount);
   expect(streaming.get(`kafka_records_consumed_total{source="${source}"}`)).toBe(bronzeRows);
   expect(streaming.get(`layer_freshness_seconds_count{source="${source}",layer="bronze"}`)).toBe(bronzeRows);
-  const series = await until('temporalWorker', (found) => (found.get(`gold_records_written_total{source="${source}"}`) ?? 0) >= goldRows);
+  // A micro-batch is counted right after its commit: the last one may have brought refused records and duplicates alone.
+  const counted = (found: Scrape, name: string): number => found.get(`${name}{source="${source}"}`) ?? 0;
+  const series = await until('temporalWorker', (found) => counted(found, 'gold_records_written_total') >= goldRows
+    && counted(found, 'gold_records_written_total') + counted(found, 'duplicates_removed_total') + counted(found, 'silver_records_invalid_total') >= bronzeRows);
   const valid = series.get(`silver_records_valid_total{source="${source}"}`)!;
   const invalid = series.get(`silver_records_invalid_total{source="${source}"}`)!;
   expect({ sum: valid + invalid, invalid }).toEqual({ sum: bronzeRows, invalid: badCount });
@@ -153,7 +156,8 @@ test('every series is one that the table declares, or Temporal\'s', async () => 
 test('a run at level info logs no line for each record', async () => {
   for (const process of ['streaming-worker', 'temporal-worker']) {
     const log = await readFile(join(running.folder, `${process}.log`), 'utf8');
-    const lines = log.split('\n').filter((line) => line !== '');
+    // The process writes on: what stands behind the last line break may be the half of a line.
+    const lines = log.slice(0, log.lastIndexOf('\n') + 1).split('\n').filter((line) => line !== '');
     expect(lines.length, process).toBeLessThan(trades / 20);
     for (const line of lines.filter((text) => text.startsWith('{'))) expect(JSON.parse(line), line).toHaveProperty('level');
   }

@@ -3,11 +3,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import parquetjs from 'parquetjs-lite';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { bytesSource, copyColumnChunks, dataFileFromFooter, openParquet, readColumns } from '../../src/lake/parquet-reader.ts';
 import { DataFileBuilder, encodeDataFile } from '../../src/lake/parquet-writer.ts';
 import type { Field, FieldType } from '../../src/lake/schema.ts';
 import { runPython } from '../support/readers/index.ts';
+
+// Python and its libraries take seconds to begin, on a busy machine many, and are installed first where they are not there.
+vi.setConfig({ testTimeout: 300_000, hookTimeout: 300_000 });
 
 const script = fileURLToPath(new URL('../support/readers/parquet.py', import.meta.url));
 let folder: string;

@@ -1,7 +1,10 @@
 import { randomUUID } from 'node:crypto';
 import { CreateBucketCommand, S3Client } from '@aws-sdk/client-s3';
-import { beforeAll, expect, inject, test } from 'vitest';
+import { beforeAll, expect, inject, test, vi } from 'vitest';
 import { queryWithDuckDb, readWithPyIceberg, writeWithPyIceberg } from '../support/readers/index.ts';
+
+// Python and its libraries take seconds to begin, on a busy machine many, and are installed first where they are not there.
+vi.setConfig({ testTimeout: 300_000, hookTimeout: 300_000 });
 
 const { s3 } = inject('stack');
 const bucket = `readers-${randomUUID()}`;

@@ -188,7 +188,8 @@ test('Schedules are made once, show what differs, leave what an operator paused,
     ] })]);
     expect((await apply({ retentionMinutes: 720, auditMinutes: 0 })).changed).toBe(1);
     await compaction.trigger();
-    await expect.poll(async () => (await compaction.describe()).info.recentActions.length, { timeout: 4 * minutes }).toBe(1);
+    // One at least: its own time may come in the middle of the test.
+    await expect.poll(async () => (await compaction.describe()).info.recentActions.length, { timeout: 4 * minutes }).toBeGreaterThan(0);
     expect(await temporal.workflow.getHandle((await compaction.describe()).info.recentActions[0]!.action.workflow.workflowId).result()).toMatchObject({ table: goldTable, failed: [] });
     await sweep.trigger();
     await expect.poll(async () => (await sweep.describe()).info.recentActions.length, { timeout: 4 * minutes }).toBe(1);

@@ -187,7 +187,7 @@ describe('a backfill that is hit', () => {
       expect(claimsOf(await lake.load('silver')).concat(claimsOf(await lake.load('dlq'))), `put ${strike}`).toEqual([]);
       expect((await lake.load('bronze')).tags).toEqual({});
     }
-  }, 240_000);
+  }, 600_000);
 
   test('by an end by force after any step goes on where it was, when it is started again', async () => {
     const changed = withRules('2', (reading) => reading % 4 === 1);

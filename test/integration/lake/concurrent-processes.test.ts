@@ -45,10 +45,15 @@ test('a process killed at any moment of its commits leaves a table that the next
     while ((await catalog.load('trades')).version < before + 2 + round && child.exitCode === null) await new Promise((resolve) => { setImmediate(resolve); });
     child.kill('SIGKILL');
     expect((await ended).code).toBeNull();
-    const survived = await catalog.load('trades');
-    const next = survived.coverage.of('raw.trades/0').intervals.at(-1)!.end / 10n;
-    const coverage = offsets(Number(next) * 10, Number(next) * 10 + 10);
-    const { status, version } = await catalog.commit('trades', { commitId: `append-${next}`, add: [tradesFile(`file-${next}`, { exchange: 'BINANCE', hour: 1 })], coverageAbsent: coverage, cover: coverage });
+    const append = async () => {
+      const survived = await catalog.load('trades');
+      const next = survived.coverage.of('raw.trades/0').intervals.at(-1)!.end / 10n;
+      const coverage = offsets(Number(next) * 10, Number(next) * 10 + 10);
+      return catalog.commit('trades', { commitId: `append-${next}`, add: [tradesFile(`file-${next}`, { exchange: 'BINANCE', hour: 1 })], coverageAbsent: coverage, cover: coverage });
+    };
+    let { status, version } = await append();
+    // The last request of the killed one may have been with the store still: that commit is its own, and the next one follows it.
+    if (status === 'alreadyCommitted') ({ status, version } = await append());
     expect(status).toBe('committed');
     // What is covered is what is there.
     expect(BigInt((await version.scan()).length) * 10n).toBe(version.coverage.size);

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, inject, test, vi } from 'vitest';
 import type { ColumnBatch } from '../../../src/lake/columns.ts';
 import type { DataFile } from '../../../src/lake/data-file.ts';
 import { createObjectStoreCatalog, type ObjectStoreCatalog } from '../../../src/lake/object-store-catalog.ts';
@@ -7,6 +7,9 @@ import { encodeDataFile } from '../../../src/lake/parquet-writer.ts';
 import { createS3ObjectStore } from '../../../src/lake/s3-object-store.ts';
 import type { PartitionTuple, TableDefinition } from '../../../src/lake/schema.ts';
 import { queryWithDuckDb, readWithPyIceberg } from '../../support/readers/index.ts';
+
+// Python and its libraries take seconds to begin, on a busy machine many, and are installed first where they are not there.
+vi.setConfig({ testTimeout: 300_000, hookTimeout: 300_000 });
 
 const { s3 } = inject('stack');
 const store = createS3ObjectStore({ ...s3, credentials: s3, bucket: `lake-${randomUUID()}` });
