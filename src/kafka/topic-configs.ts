@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import kafkajs from 'kafkajs';
 import type { Admin } from 'kafkajs';
 import { TidemarkError } from '../domain/errors.ts';
@@ -34,6 +35,9 @@ const describe = async (admin: Admin, topic: string): Promise<TopicConfigs> => {
   return { effective: named(entries), overrides: named(entries.filter(({ configSource }) => Number(configSource) === topicConfigSource)) };
 };
 const topicConfigSource = 1;
+/** Somebody else may have set another value meanwhile: then ours is never told. */
+const toldDeadlineMs = 10_000;
+const toldPollMs = 20;
 
 /** Throws BAD_INPUT for a topic that does not exist, KAFKA_UNAVAILABLE. */
 export const fetchTopicConfigs = (brokers: readonly string[], topic: string): Promise<TopicConfigs> =>
@@ -41,7 +45,8 @@ export const fetchTopicConfigs = (brokers: readonly string[], topic: string): Pr
 
 /**
  * Sets one config of a topic, or takes it back to the brokers' default (null). kafkajs knows only AlterConfigs, which
- * replaces them all: the others are sent along as they are. Throws BAD_INPUT, KAFKA_REFUSED, KAFKA_UNAVAILABLE.
+ * replaces them all: the others are sent along as they are. Resolves once the broker tells the new value, a moment after the
+ * controller has it: who asks next must not be told the old one. Throws BAD_INPUT, KAFKA_REFUSED, KAFKA_UNAVAILABLE.
  */
 export const setTopicConfig = (brokers: readonly string[], topic: string, name: string, value: string | null): Promise<void> =>
   withAdmin(brokers, topic, 'change the configuration', async (admin) => {
@@ -51,4 +56,6 @@ export const setTopicConfig = (brokers: readonly string[], topic: string, name: 
       validateOnly: false,
       resources: [{ type: kafkajs.ConfigResourceTypes.TOPIC, name: topic, configEntries: Object.entries(wanted).map(([key, text]) => ({ name: key, value: text })) }],
     });
+    const deadline = Date.now() + toldDeadlineMs;
+    while ((await describe(admin, topic)).overrides[name] !== wanted[name] && Date.now() < deadline) await sleep(toldPollMs);
   });

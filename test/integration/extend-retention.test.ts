@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { Worker } from '@temporalio/worker';
-import { afterAll, beforeAll, expect, inject, test, vi } from 'vitest';
+import { afterAll, afterEach, beforeAll, expect, inject, test, vi } from 'vitest';
 import { createRetentionExtensionActivities } from '../../activities/retention-extension.ts';
 import { openStore } from '../../scripts/wire/lake.ts';
 import { configToEnvironment, loadConfig } from '../../src/config/config.ts';
@@ -18,6 +18,7 @@ import { loadExtension } from '../../src/streaming/retention-extension.ts';
 import { connectEnvironment } from '../workflows/environment.ts';
 import type { Environment } from '../workflows/environment.ts';
 
+const minutes = 60_000;
 const hour = 3_600_000;
 const id = randomUUID().slice(0, 8);
 let environment: Environment;
@@ -26,7 +27,7 @@ let store: S3ObjectStore;
 let worker: Worker;
 let working: Promise<void>;
 /** Stands between the activities and Kafka. */
-let beforeSet: () => void = () => {};
+let beforeSet: (value: string | null) => Promise<void> | void = () => {};
 
 beforeAll(async () => {
   const stack = inject('stack');
@@ -40,13 +41,16 @@ beforeAll(async () => {
     activities: createRetentionExtensionActivities({
       store, fetchConfigs: (topic) => fetchTopicConfigs(brokers, topic),
       setConfig: async (topic, name, value) => {
-        beforeSet();
+        await beforeSet(value);
         await setTopicConfig(brokers, topic, name, value);
       },
     }),
   });
   working = worker.run();
 }, 120_000);
+afterEach(() => {
+  beforeSet = () => {};
+});
 afterAll(async () => {
   worker.shutdown();
   await working;
@@ -98,18 +102,22 @@ test('a topic is extended, extended again, and put back to exactly what it was; 
   expect(await handleOf(topic).result()).toBe('restored');
   expect(await overridesOf(topic)).toEqual(before);
   expect(await extend('--topic', topic, '--restore')).toMatchObject({ code: 1, stdout: `${topic}: was not extended\n` });
-});
+}, 4 * minutes);
 
 test('when its time is over it goes back by itself; a topic that had no retention of its own has none again', async () => {
   const topic = await createTopic('by-itself', { 'segment.bytes': '1048576' });
   const input: ExtendRetentionInput = { topic, retentionMs: 500 * 24 * hour, untilMs: Date.now() + 2_000 };
+  // It goes back once the test has seen it raised, however long that took.
+  const isSeen = Promise.withResolvers<void>();
+  beforeSet = (value) => (value === null ? isSeen.promise : undefined);
   const handle = await environment.temporal.client.workflow.start(extendRetentionWorkflowType, { workflowId: extendRetentionWorkflowId(topic), taskQueue: config.temporal.taskQueue, args: [input] });
-  await vi.waitFor(async () => expect(await overridesOf(topic)).toEqual({ 'segment.bytes': '1048576', 'retention.ms': String(input.retentionMs) }), { timeout: 20_000 });
+  await vi.waitFor(async () => expect(await overridesOf(topic)).toEqual({ 'segment.bytes': '1048576', 'retention.ms': String(input.retentionMs) }), { timeout: 40_000 });
+  isSeen.resolve();
   expect(await handle.result()).toBe('restored');
   expect(Date.now()).toBeGreaterThanOrEqual(input.untilMs);
   expect(await overridesOf(topic)).toEqual({ 'segment.bytes': '1048576' });
   expect(await loadExtension(store, topic)).toBe(null);
-});
+}, 4 * minutes);
 
 test('killed between its record and Kafka, or with Temporal\'s history gone, the old value is known and put back', async () => {
   const topic = await createTopic('interrupted', { 'retention.ms': '7200000' });
@@ -124,7 +132,7 @@ test('killed between its record and Kafka, or with Temporal\'s history gone, the
   await handleOf(topic).terminate('lost (injected fault)');
   expect(await extended('--topic', topic, '--restore')).toEqual({ restored: [topic], notExtended: [] });
   expect(await overridesOf(topic)).toEqual({ 'retention.ms': '7200000' });
-});
+}, 4 * minutes);
 
 test('a retention that somebody set meanwhile is left as it is', async () => {
   const topic = await createTopic('changed', { 'retention.ms': '7200000' });
@@ -133,7 +141,7 @@ test('a retention that somebody set meanwhile is left as it is', async () => {
   await extended('--topic', topic, '--restore');
   expect(await handleOf(topic).result()).toBe('changedMeanwhile');
   expect(await overridesOf(topic)).toEqual({ 'retention.ms': '123456789' });
-});
+}, 4 * minutes);
 
 test.each([
   [['--for', '1h'], 'expected --topic or --source'],
@@ -145,7 +153,7 @@ test.each([
   const { code, stderr } = await extend(...args);
   expect(code).toBe(2);
   expect(stderr).toContain(message);
-});
+}, 4 * minutes);
 
 test('a topic whose records live for ever, and a retention that is not longer, are refused', async () => {
   const topic = await createTopic('for-ever', { 'retention.ms': '-1' });
@@ -153,4 +161,4 @@ test('a topic whose records live for ever, and a retention that is not longer, a
   const short = await createTopic('longer', { 'retention.ms': '7200000' });
   expect(await extend('--topic', short, '--for', '1h', '--to', '1h')).toMatchObject({ code: 2, stderr: expect.stringContaining('expected more than the 7200000 ms') as string });
   expect(await overridesOf(short)).toEqual({ 'retention.ms': '7200000' });
-});
+}, 4 * minutes);
