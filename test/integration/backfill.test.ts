@@ -99,15 +99,16 @@ test('beside the live stream, in the current hour, killed twice in its middle, a
 
 test('paused it starts no chunk, resumed and throttled it goes on at the new rate, cancelled it leaves every table as it was', async () => {
   const before = await rowsNow();
-  const handle = await start({ rowsPerSecond: 500, parallelism: 1 });
+  // So slow that it is far from its end whenever a command arrives: published it could not be cancelled.
+  const handle = await start({ rowsPerSecond: 50, parallelism: 1 });
   await untilProgress(handle, ({ phase }) => phase === 'refining');
   await handle.signal(reprocessSignals.pause);
   const paused = await untilProgress(handle, ({ phase, chunksRunning }) => phase === 'paused' && chunksRunning === 0);
   await sleep(3_000);
   expect((await progressOf(handle)).chunksRefined).toBe(paused.chunksRefined);
   await handle.signal(reprocessSignals.resume);
-  await handle.signal(reprocessSignals.throttle, { rowsPerSecond: 400 });
-  await untilProgress(handle, ({ phase, rowsPerSecondLimit }) => phase === 'refining' && rowsPerSecondLimit === 400);
+  await handle.signal(reprocessSignals.throttle, { rowsPerSecond: 40 });
+  await untilProgress(handle, ({ phase, rowsPerSecondLimit }) => phase === 'refining' && rowsPerSecondLimit === 40);
   await handle.cancel();
   await expect(handle.result()).rejects.toThrow(WorkflowFailedError);
   expect((await handle.describe()).status.name).toBe('CANCELLED');

@@ -35,6 +35,7 @@ import { freshPrefix, readWholeTopic } from '../support/raw-topic.ts';
 const { kafka: { brokers }, schemaRegistry } = inject('stack');
 const registry = createRegistryClient({ url: schemaRegistry.url });
 
+const minutes = 60_000;
 const lane = async (partitions = 3) => {
   const topicPrefix = freshPrefix();
   await ensureTopics(brokers, (['binance', 'kraken'] as const).map((exchange) => ({ topic: rawTopicOf(exchange, topicPrefix).topic, partitions })));
@@ -95,7 +96,7 @@ describe.each<[Exchange, (simulator: ExchangeSimulator) => string, string[]]>([
     }
     expect(distinct.size).toBe(10_000);
     expect(ordered.every(Boolean)).toBe(true);
-  });
+  }, 3 * minutes);
 
   test('of each bad kind are refused for the very reason that was foretold', async () => {
     const topicPrefix = await lane();
@@ -163,13 +164,13 @@ describe('the capture command', () => {
     // The recording gives the same trades again.
     const again = await run(['--input', join(folder, 'frames.gz'), '--unparsable', unparsable, '--json'], { TIDEMARK_TOPIC_PREFIX: freshPrefix() });
     expect(JSON.parse((await again.ended).stdout.trim().split('\n').at(-1)!)).toMatchObject({ trades: stopped.trades, unparsable: 3 });
-  });
+  }, 3 * minutes);
 
   test('a stop flushes what was taken, and says where it is', async () => {
     const topicPrefix = freshPrefix();
     const { child, ended } = await run(['--simulate', '--rate', '2000', '--trades', '10000000', '--json'], { TIDEMARK_TOPIC_PREFIX: topicPrefix });
     const { topic } = rawTopicOf('binance', topicPrefix);
-    await expect.poll(async () => Object.values(await fetchOffsetBounds(brokers, [topic]).catch(() => ({}))).reduce((sum, { high }) => sum + Number(high), 0), { timeout: 30_000, interval: 200 }).toBeGreaterThan(1_000);
+    await expect.poll(async () => Object.values(await fetchOffsetBounds(brokers, [topic]).catch(() => ({}))).reduce((sum, { high }) => sum + Number(high), 0), { timeout: 90_000, interval: 200 }).toBeGreaterThan(1_000);
     child.kill('SIGINT');
     const { code, stdout } = await ended;
     expect(code).toBe(0);
@@ -177,7 +178,7 @@ describe('the capture command', () => {
     expect(stopped.produced).toBe(stopped.trades);
     const bounds = await fetchOffsetBounds(brokers, [topic]);
     expect(Object.values(bounds).reduce((sum, { high }) => sum + Number(high), 0)).toBe(stopped.produced);
-  });
+  }, 3 * minutes);
 
   test.each([
     [['--rate', '0', '--simulate'], 'Expected a whole number'],
