@@ -36,6 +36,10 @@ afterAll(async () => {
   server.close();
 });
 
+const untilSeen = async (requests: number): Promise<void> => {
+  while (seen.length < requests) await new Promise((resolve) => { setImmediate(resolve); });
+};
+
 const put = (url = proxy.url): Promise<{ status: number; text: string }> =>
   fetch(`${url}/bucket/key`, { method: 'PUT', body: Buffer.alloc(1_000) }).then(async (response) => ({ status: response.status, text: await response.text() }));
 
@@ -56,7 +60,7 @@ describe('the HTTP proxy', () => {
     proxy.onRequest = () => fault;
     if (answer) expect(await put()).toMatchObject(answer);
     else await expect(put()).rejects.toThrow(/fetch failed|terminated/);
-    while (seen.length < atServer.length) await new Promise((resolve) => { setImmediate(resolve); });
+    await untilSeen(atServer.length);
     expect(seen).toEqual(atServer);
   });
 
@@ -69,7 +73,7 @@ describe('the HTTP proxy', () => {
     client.abort();
     await expect(request).rejects.toThrow(/abort/i);
     gate.resolve();
-    while (seen.length === 0) await new Promise((resolve) => { setImmediate(resolve); });
+    await untilSeen(1);
     expect(seen).toEqual([10]);
   });
 
@@ -85,7 +89,7 @@ test('the TCP proxy takes a request and loses its answer', async () => {
   const tcp = await startTcpFaultProxy(new URL(target).host);
   try {
     expect(await put(`http://${tcp.address}`)).toMatchObject({ status: 200 });
-    const losing = tcp.loseAnswers(200);
+    const losing = tcp.loseAnswers(untilSeen(2));
     await expect(put(`http://${tcp.address}`)).rejects.toThrow(/fetch failed|terminated/);
     await losing;
     expect(seen).toEqual([1_000, 1_000]);

@@ -44,8 +44,8 @@ export interface HttpFaultProxy extends Listening {
 
 export interface TcpFaultProxy extends Listening {
   readonly address: string;
-  /** For so long what the server sends does not arrive, while what the client sends does; then every connection breaks. */
-  loseAnswers(milliseconds: number): Promise<void>;
+  /** For so long, or until then, what the server sends does not arrive, while what the client sends does; then every connection breaks. */
+  loseAnswers(until: number | Promise<unknown>): Promise<void>;
   /** Each piece of data is held back for so long, in both directions. */
   delayMs: number;
 }
@@ -210,9 +210,9 @@ export const startTcpFaultProxy = async (target: string): Promise<TcpFaultProxy>
     port,
     address: `127.0.0.1:${port}`,
     delayMs: 0,
-    loseAnswers: async (milliseconds) => {
+    loseAnswers: async (until) => {
       losing = true;
-      await sleep(milliseconds);
+      await (typeof until === 'number' ? sleep(until) : until);
       losing = false;
       door.breakAll();
     },
