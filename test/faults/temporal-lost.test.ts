@@ -14,7 +14,8 @@ test('Temporal loses its database, and the broker its records, with nothing refi
   const stack = await startStack();
   let pipeline: ArmedPipeline | undefined;
   try {
-    const started = await startArmedPipeline({}, stack.endpoints);
+    // A session that a slow machine lets run out asks for new claims, and while the Temporal Worker sleeps nobody gives them.
+    const started = await startArmedPipeline({ environment: { CONSUMER_SESSION_TIMEOUT_MS: '20000' } }, stack.endpoints);
     pipeline = started;
     const { running } = started;
     const { brokers } = running.config.kafka;

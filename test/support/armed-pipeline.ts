@@ -38,13 +38,13 @@ export interface Victim {
   points: readonly CrashPoint[];
 }
 
-export const startArmedPipeline = async ({ victim, ...options }: Pick<PipelineOptions, 'processEndpoints'> & { victim?: Victim } = {}, endpoints: StackEndpoints = inject('stack')): Promise<ArmedPipeline> => {
+export const startArmedPipeline = async ({ victim, environment = {}, ...options }: Pick<PipelineOptions, 'processEndpoints' | 'environment'> & { victim?: Victim } = {}, endpoints: StackEndpoints = inject('stack')): Promise<ArmedPipeline> => {
   const lives = crashingLives(victim?.name ?? '', victim?.points ?? []);
   let seed = 0;
   let trades = 0;
   const running = await startPipelineOn(endpoints, {
     ...options,
-    environment: { CONSUMER_SESSION_TIMEOUT_MS: '2000', FLUSH_ROWS: '200' },
+    environment: { CONSUMER_SESSION_TIMEOUT_MS: '2000', FLUSH_ROWS: '200', ...environment },
     ...lives.hooks,
   });
   const { kafka, schemaRegistry } = running.config;

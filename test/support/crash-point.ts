@@ -14,7 +14,7 @@ export interface CrashPoint {
   call: 'put' | 'grpc' | 'kafka';
   /** A regular expression; for `kafka` the API key as a number. */
   match: string;
-  /** From 1; each worker thread counts its own. */
+  /** From 1; `after` counts the answers. Each worker thread counts its own. */
   nth: number;
 }
 
@@ -35,13 +35,16 @@ const watch = ({ at, call, match, nth }: CrashPoint): void => {
   const die = (): void => {
     process.kill(process.pid, 'SIGKILL');
   };
-  /** True if the process has to die after the answer; dies here if it has to before. */
+  const isDue = (): boolean => (seen += 1) === nth;
+  /** Asked before a request goes out; dies here if it has to before. True: its answer is to be watched. */
   const meets = (what: string): boolean => {
     if (!pattern.test(what)) return false;
-    seen += 1;
-    if (seen !== nth) return false;
-    if (at === 'before') die();
+    if (at === 'before' && isDue()) die();
     return at === 'after';
+  };
+  /** Counted by the answers: a request that was refused, or never answered, while others were on their way must not use the point up. */
+  const tookEffect = (): void => {
+    if (isDue()) die();
   };
 
   if (call === 'put') {
@@ -50,8 +53,7 @@ const watch = ({ at, call, match, nth }: CrashPoint): void => {
       const request = original(...args);
       if (request.method === 'PUT' && meets(decodeURIComponent(request.path))) {
         request.prependOnceListener('response', ({ statusCode }) => {
-          if (statusCode === 200) die();
-          else seen -= 1;
+          if (statusCode === 200) tookEffect();
         });
       }
       return request;
@@ -63,9 +65,13 @@ const watch = ({ at, call, match, nth }: CrashPoint): void => {
       const open = session.request.bind(session);
       session.request = (headers, options) => {
         const path = headers === undefined || Array.isArray(headers) ? '' : String((headers as http2.OutgoingHttpHeaders)[':path'] ?? '');
-        const dies = meets(path);
+        const isWatched = meets(path);
         const stream = open(headers, options);
-        if (dies) stream.prependOnceListener('trailers', die);
+        if (isWatched) {
+          stream.prependOnceListener('trailers', (trailers: http2.IncomingHttpHeaders) => {
+            if (trailers['grpc-status'] === '0') tookEffect();
+          });
+        }
         return stream;
       };
       return session;
@@ -77,9 +83,12 @@ const watch = ({ at, call, match, nth }: CrashPoint): void => {
       const [chunk] = args as unknown as [unknown];
       if (this.remotePort === broker && Buffer.isBuffer(chunk) && chunk.length > 12 && meets(String(chunk.readInt16BE(4)))) {
         const correlationId = chunk.readInt32BE(8);
-        this.prependListener('data', (answer: Buffer) => {
-          if (answer.length >= 8 && answer.readInt32BE(4) === correlationId) die();
-        });
+        const onAnswer = (answer: Buffer): void => {
+          if (answer.length < 8 || answer.readInt32BE(4) !== correlationId) return;
+          this.removeListener('data', onAnswer);
+          tookEffect();
+        };
+        this.prependListener('data', onAnswer);
       }
       return original.apply(this, args);
     } as typeof original;
