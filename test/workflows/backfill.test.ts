@@ -24,7 +24,7 @@ test('a rate is kept within 5 % over an hour, whatever the parallelism', async (
   const seconds = await secondsOf({ chunks: 60, chunkRows: 60_000, rowsPerSecond: 1_000, parallelism: 4 });
   expect(seconds).toBeGreaterThan(3_600 * 0.95);
   expect(seconds).toBeLessThan(3_600 * 1.05);
-}, 120_000);
+}, 300_000);
 
 test('a rate that is changed half-way is kept within 5 % from then on', async () => {
   const seconds = await secondsOf({
@@ -34,10 +34,10 @@ test('a rate that is changed half-way is kept within 5 % from then on', async ()
   });
   expect(seconds).toBeGreaterThan((1_800 + 3_600) * 0.95);
   expect(seconds).toBeLessThan((1_800 + 3_600) * 1.05);
-}, 120_000);
+}, 300_000);
 
 test('a rate is kept within 5 % across runs that continue as new', async () => {
   const seconds = await secondsOf({ chunks: 60, chunkRows: 60_000, rowsPerSecond: 1_000, parallelism: 1, historyEventsMax: 60 });
   expect(seconds).toBeGreaterThan(3_600 * 0.95);
   expect(seconds).toBeLessThan(3_600 * 1.05);
-}, 120_000);
+}, 300_000);

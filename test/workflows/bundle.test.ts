@@ -12,7 +12,7 @@ test('the Workflows bundle for the Temporal sandbox, without a Node module or a 
   expect(messages).toEqual([]);
   for (const name of ['streamWorkflow', 'microBatchWorkflow']) expect(code).toContain(name);
   for (const room of ['lake', 'kafka', 'refine', 'streaming', 'config', 'telemetry', 'stack', 'capture']) expect(code).not.toContain(`/src/${room}/`);
-}, 60_000);
+}, 180_000);
 
 test('a slim bundle does what the bundle does, is ASCII, and still says which source a line comes from', () => {
   const map = { version: 3, file: 'bundle.js', sources: ['workflows/stream.ts'], sourcesContent: ['const a = 1;'], names: ['a'], mappings: 'AAAA' };

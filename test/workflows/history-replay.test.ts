@@ -47,14 +47,14 @@ test('every Workflow Type has a recorded history; among them are runs that conti
 test('today\'s Workflows replay every recorded history: a change that breaks running ones fails here before it ships', async () => {
   const outcome = await replay(await loadWorkflowBundle(), recorded);
   expect(Object.fromEntries([...outcome].map(([name, error]) => [name, error?.message]))).toEqual(Object.fromEntries(recorded.map(({ name }) => [name, undefined])));
-}, 60_000);
+}, 180_000);
 
 test('a Workflow that began without traces goes on where they are turned on: every recorded history replays with the interceptors', async () => {
   const bundle = await loadWorkflowBundle({ traced: true });
   expect(bundle.code).toContain('interceptors-opentelemetry');
   const outcome = await replay(bundle, recorded);
   expect(Object.fromEntries([...outcome].map(([name, error]) => [name, error?.message]))).toEqual(Object.fromEntries(recorded.map(({ name }) => [name, undefined])));
-}, 120_000);
+}, 240_000);
 
 test('a Workflow whose commands come in another order fails the replay', async () => {
   const bundle = await bundleWorkflowCode({
@@ -65,4 +65,4 @@ test('a Workflow whose commands come in another order fails the replay', async (
   const outcome = await replay(bundle, completed);
   expect(completed.length).toBeGreaterThan(0);
   for (const [name, error] of outcome) expect(error?.name, name).toBe('DeterminismViolationError');
-}, 60_000);
+}, 180_000);
