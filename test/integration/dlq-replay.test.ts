@@ -83,7 +83,7 @@ describe('a DLQ replay', () => {
     expect(await replay('--rules', '--id', 'mend')).toEqual({ ...result });
     expect(await replay('--rules')).toMatchObject({ selected: 0, recovered: 0 });
     expect(await running.rows('gold_crypto_trades')).toBe(trades);
-  }, 4 * minutes);
+  }, 8 * minutes);
 
   test('decodes with another schema id, mends with a cleanse function, purges and flags; what stays refused has one attempt more', async () => {
     const encode = createRecordEncoder(rawSchema, schemaId);
@@ -114,7 +114,7 @@ describe('a DLQ replay', () => {
       ['quarantined', 'price_must_be_positive', 2], ['refused', 'invalid_magic_byte', 1], ['refused', 'price_must_be_positive', 1],
     ]);
     expect(await running.audit()).toMatchObject({ ok: true, findings: [] });
-  }, 4 * minutes);
+  }, 8 * minutes);
 
   test('is met by a backfill over all of its offsets: the same rows in Silver and Gold, and the purged record is not back', async () => {
     const columns = ['message_id', 'trade_id', 'symbol', 'price', 'quantity', 'schema_id', 'kafka_topic', 'kafka_partition', 'kafka_offset', 'bronze_ingestion_timestamp'];
@@ -129,7 +129,7 @@ describe('a DLQ replay', () => {
     expect(await tables()).toEqual(before);
     expect(await openOf()).toEqual(openBefore);
     expect(await running.audit()).toMatchObject({ ok: true, findings: [] });
-  }, 4 * minutes);
+  }, 8 * minutes);
 
   test('is paused, resumed and cancelled; cancelled before it publishes it leaves the tables as they were', async () => {
     await produce([Buffer.from('one'), Buffer.from('two')]);
@@ -165,7 +165,7 @@ describe('a DLQ replay', () => {
     await again.signal(resumeReplaySignal);
     expect(await again.result()).toMatchObject({ selected: 2, refused: 2 });
     expect(await running.audit()).toMatchObject({ ok: true, findings: [] });
-  }, 4 * minutes);
+  }, 8 * minutes);
 
   test('shows what it is about: the summary, the list, and one record with its bytes, its schema and its resolutions', async () => {
     const env = configToEnvironment(running.config);
@@ -186,12 +186,12 @@ describe('a DLQ replay', () => {
     const { schema } = JSON.parse(shown.stdout) as { schema: { lake: string; registry: string } };
     expect(schema.lake).toBe(schema.registry);
     expect(missing.code).toBe(1);
-  }, 4 * minutes);
+  }, 8 * minutes);
 
   test('a command line that closes records wants --yes, and one that says no mode is a bad one', async () => {
     const env = configToEnvironment(running.config);
     const lines = [['--purge', 'x'], [], ['--rules', '--schema-id', '1'], ['--rules', '--sample', '5'], ['--cleanse', 'nothing-like-it', '--dry-run'], ['--rules', '--from', 'yesterday']];
     const outcomes = await Promise.all(lines.map((args) => runScript('replay-dlq.ts', ['--source', source, ...args], env)));
     expect(outcomes.map(({ code }) => code)).toEqual(lines.map(() => 2));
-  }, 4 * minutes);
+  }, 8 * minutes);
 });

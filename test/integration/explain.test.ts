@@ -35,7 +35,7 @@ beforeAll(async () => {
   silver = (await readWithPyIceberg(s3, await running.location('silver_binance_trades'), {
     columns: ['message_id', 'trade_id', 'symbol', 'exchange', 'kafka_topic', 'kafka_partition', 'kafka_offset'],
   })).rows;
-}, 3 * minutes);
+}, 5 * minutes);
 afterAll(() => running.stop(), minutes);
 
 interface Explained { record: string; found: number; records: RecordStory[]; durationMs: number }
@@ -73,7 +73,7 @@ test('a message_id tells the record\'s whole way, with the micro-batch in the We
   expect(loser!.silver[0]!.schemaId).toBe(loser!.bronze.status === 'present' && loser!.bronze.schemaId);
   const { records: [winner] } = await explained(String(won['message_id']));
   expect(winner).toMatchObject({ ...placeOf(won), verdict: 'In Gold.', gold: [{ isOwn: true }], copies: [placeOf(lost)] });
-}, 2 * minutes);
+}, 5 * minutes);
 
 test('a trade id that two symbols share gives both records, and --where one of them', async () => {
   const shared = Object.values(Object.groupBy(silver, (row) => String(row['trade_id']))).find((rows) => new Set(rows!.map((row) => row['symbol'])).size === 2);
@@ -87,7 +87,7 @@ test('a trade id that two symbols share gives both records, and --where one of t
   const hour = narrowed[0]!.silver[0]!.values['timestamp']!.slice(0, 13);
   expect((await explained(id, '--hour', hour, '--where', `symbol=${symbol}`)).found).toBe(1);
   expect((await explain(id, '--hour', '2001-01-01T00')).code).toBe(1);
-}, 2 * minutes);
+}, 5 * minutes);
 
 test('a refused record is explained by its place: reasons, detail, and what was decided about it since', async () => {
   const refused = bad.find(({ kind }) => kind === 'nine decimals')!;
@@ -116,7 +116,7 @@ test('a refused record is explained by its place: reasons, detail, and what was 
   expect((await explained('binance-trades', String(partition), String(offset))).records).toMatchObject([expected]);
   const { stdout } = await explain(`${topic}/${partition}/${offset}`);
   for (const word of ['Kafka ', 'Bronze ', 'DLQ ', 'a vendor was told', refused.reason]) expect(stdout).toContain(word);
-}, 2 * minutes);
+}, 5 * minutes);
 
 test('a record whose file a backfill replaced names that backfill, and its neighbours do not', async () => {
   const { catalog, store } = running.lake;
@@ -136,7 +136,7 @@ test('a record whose file a backfill replaced names that backfill, and its neigh
     rewrites: [{ table: table.name, operation: 'overwrite', writer: { workflowId: 'backfill/b7' } }],
   }]);
   expect((await explained(outside)).records).toMatchObject([{ rewrites: [] }]);
-}, 2 * minutes);
+}, 5 * minutes);
 
 test('what is nowhere says so with exit code 1, and a bad command line exits 2', async () => {
   const nowhere = await explain('6f1b5e1e-0b0e-5d0c-9b7e-2f6a3c9d4e10');
@@ -146,4 +146,4 @@ test('what is nowhere says so with exit code 1, and a bad command line exits 2',
   expect((await explain('BINANCE-1', '--where', 'colour=red')).code).toBe(2);
   expect((await explain()).code).toBe(2);
   expect((await explain('a', 'b')).code).toBe(2);
-}, 2 * minutes);
+}, 5 * minutes);

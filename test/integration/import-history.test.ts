@@ -96,7 +96,7 @@ test('a historical file goes through to Gold by the same path; what came live to
   await writeFile(unpacked, `id,price,qty,quote_qty,time,is_buyer_maker,is_best_match\n${csvOf(range(0, 300))}${badLine}\n\n${csvOf(range(300, 1_000))}`);
   expect((await imported(unpacked)).files[0]).toMatchObject({ status: 'alreadyThere', topic: first!.topic });
   expect(await snapshotsOf()).toEqual(settled);
-}, 3 * minutes);
+}, 8 * minutes);
 
 test('an import that is killed goes on where the lake stands, and each line is there once', async () => {
   const trades = 40_000;
@@ -117,7 +117,7 @@ test('an import that is killed goes on where the lake stands, and each line is t
   expect(new Set(gold.filter(({ symbol }) => symbol === 'ETHUSDT').map(({ trade_id: id }) => id)).size).toBe(trades);
   const { ok, findings } = await running.audit();
   expect({ ok, findings }).toEqual({ ok: true, findings: [] });
-}, 3 * minutes);
+}, 8 * minutes);
 
 test.each([
   [['nowhere.csv', '--symbol', 'BTCUSDT'], 'expected a file that can be read'],
