@@ -73,7 +73,8 @@ async function measure({ running, line, load, start }: BackfillBench, { rows, ra
     steps['refine'] = (Math.max(...chunks) - Math.min(...chunks)) / 1_000;
     return steps;
   };
-  const backfill = async (id: string): Promise<number> => (await (await start(id, { parallelism: threads * 2 })).result() as BackfillResult).rows;
+  /** Each thread has a chunk to go on with. */
+  const backfill = async (id: string, workers = 1): Promise<number> => (await (await start(id, { parallelism: workers * threads * 2 })).result() as BackfillResult).rows;
 
   const first = [running.temporalWorker];
   const loadedFrom = performance.now();
@@ -85,7 +86,7 @@ async function measure({ running, line, load, start }: BackfillBench, { rows, ra
   const steps: Record<string, Record<string, number>> = { one: await stepsOf('one') };
   const second = running.startProcess('temporal-worker-2', 'run-temporal-worker.ts');
   await second.event((event) => event['event'] === 'ready');
-  await timed('backfill, two Temporal Workers', [...first, second], () => backfill('two'));
+  await timed('backfill, two Temporal Workers', [...first, second], () => backfill('two', 2));
   steps['two'] = await stepsOf('two');
   await second.stop();
 
