@@ -12,7 +12,6 @@ import { createMemoryObjectStore } from '../support/memory-object-store.ts';
 import type { MemoryObjectStore } from '../support/memory-object-store.ts';
 import { seed } from '../support/seed.ts';
 
-
 const fields: readonly Field[] = [
   { id: 1, name: 'topic', type: 'string', required: true },
   { id: 2, name: 'partition', type: 'int', required: true },

@@ -3,7 +3,6 @@ import { expect, test } from 'vitest';
 import { burstMs, paidUntilAfter, paidUntilAtRate } from '../../src/domain/pace.ts';
 import { seed } from '../support/seed.ts';
 
-
 /** When the last row is paid for, and when each chunk started, if timers ring late by so much. */
 const run = (chunks: readonly { rows: number; lateMs: number; rowsPerSecond: number }[]): { endMs: number; starts: number[] } => {
   let nowMs = 1_000_000;

@@ -6,7 +6,6 @@ import { offsetsOfFiles } from '../../src/reprocess/select-offsets.ts';
 import { ReadingsLake, topic } from '../reprocess/readings-lake.ts';
 import { seed } from '../support/seed.ts';
 
-
 test('the files of any offset intervals are found: every one that holds a row of them, and none whose bounds lie elsewhere', async () => {
   const lake = await ReadingsLake.open();
   for (let batch = 0; batch < 6; batch += 1) {

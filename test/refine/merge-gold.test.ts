@@ -16,7 +16,6 @@ import { mergeGold, type MergeDataset, type MergeGoldInput, type MergeGoldResult
 import { createMemoryObjectStore } from '../support/memory-object-store.ts';
 import { seed } from '../support/seed.ts';
 
-
 /** Nothing of trades: readings of sensors, keyed by place and a number. */
 const ownFields: readonly Field[] = [
   { id: 1, name: 'place', type: 'string', required: true },
