@@ -257,7 +257,12 @@ function summarize(column: PartitionColumn, entries: readonly ManifestEntry[]): 
     if (lower === null || compareSingleValues(value, lower) < 0) lower = value;
     if (upper === null || compareSingleValues(value, upper) > 0) upper = value;
   }
-  const bytes = (value: SingleValue | null): Buffer | null => (value === null ? null : Buffer.from(encodeSingleValue(column.type, widen(column, value))));
+  // A view, not a copy: a copy of a few bytes lies in Node's pool, and a manifest that is cached would keep all 64 KiB of it.
+  const bytes = (value: SingleValue | null): Buffer | null => {
+    if (value === null) return null;
+    const { buffer, byteOffset, byteLength } = encodeSingleValue(column.type, widen(column, value));
+    return Buffer.from(buffer, byteOffset, byteLength);
+  };
   return { contains_null: containsNull, contains_nan: null, lower_bound: bytes(lower), upper_bound: bytes(upper) };
 }
 

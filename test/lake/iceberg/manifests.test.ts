@@ -53,6 +53,13 @@ describe('a manifest', () => {
     expect(schemaText).toContain('"element-id":133');
   });
 
+  test('keeps no memory but its own while it is cached', () => {
+    const entries = [1, 2, 3].map((n) => codec.addedEntry(file(n), 7));
+    const { partitions } = codec.describe(entries, 's3://lake/m.avro', 1_000, 7, 12);
+    const held = [...entries.map(({ dataFileBytes }) => dataFileBytes), ...partitions!.flatMap(({ lower_bound, upper_bound }) => [lower_bound!, upper_bound!])];
+    expect(held.map(({ buffer }) => buffer.byteLength)).toEqual(held.map(({ byteLength }) => byteLength));
+  });
+
   test('gives back its files, metrics included, with what they inherit', () => {
     const entries = [1, 2, 3].map((n) => codec.addedEntry(file(n), 7));
     const bytes = codec.encode(entries);
