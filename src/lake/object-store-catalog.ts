@@ -92,7 +92,8 @@ const roundsMax = 100;
 /** A load that took longer starts again. Far below any grace period of metadata files. */
 const loadMsMax = 60_000;
 const expireFilesMax = 500;
-const manifestCacheBytesDefault = 64 * 1024 * 1024;
+/** Twelve thousand live files: each thread of a process has its own cache, and a compacted table has hundreds. */
+const manifestCacheBytesDefault = 16 * 1024 * 1024;
 const dayMs = 24 * 60 * 60 * 1_000;
 
 export function createObjectStoreCatalog(options: ObjectStoreCatalogOptions): ObjectStoreCatalog {
