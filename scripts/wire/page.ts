@@ -2,6 +2,7 @@ import type { Client } from '@temporalio/client';
 import type { Config } from '../../src/config/config.ts';
 import { pauseSignal, resumeSignal, streamWorkflowId } from '../../src/contracts/stream.ts';
 import type { Pipeline } from '../../src/datasets/pipeline.ts';
+import { withOwnSignal } from '../../src/domain/own-signal.ts';
 import { fetchOffsetBounds } from '../../src/kafka/topics.ts';
 import type { ObjectStore } from '../../src/lake/object-store.ts';
 import type { Catalog } from '../../src/lake/table.ts';
@@ -51,7 +52,7 @@ export const startPage = ({ config, pipeline, http, metrics, catalog, store, tem
   });
   return addPageRoutes(http, {
     signal,
-    collector: { ...collector, look: () => temporal.withAbortSignal(signal, () => collector.look()) },
+    collector: { ...collector, look: () => withOwnSignal(signal, (looking) => temporal.withAbortSignal(looking, () => collector.look())) },
     controls: token === undefined ? null : {
       token,
       sources: pipeline.datasets.map(({ source }) => source),
