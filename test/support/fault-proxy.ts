@@ -44,8 +44,8 @@ export interface HttpFaultProxy extends Listening {
 
 export interface TcpFaultProxy extends Listening {
   readonly address: string;
-  /** For so long, or until then, what the server sends does not arrive, while what the client sends does; then every connection breaks. */
-  loseAnswers(until: number | Promise<unknown>): Promise<void>;
+  /** Until then what the server sends does not arrive, while what the client sends does; then every connection breaks. */
+  loseAnswers(until: Promise<unknown>): Promise<void>;
   /** Each piece of data is held back for so long, in both directions. */
   delayMs: number;
 }
@@ -212,7 +212,7 @@ export const startTcpFaultProxy = async (target: string): Promise<TcpFaultProxy>
     delayMs: 0,
     loseAnswers: async (until) => {
       losing = true;
-      await (typeof until === 'number' ? sleep(until) : until);
+      await until;
       losing = false;
       door.breakAll();
     },

@@ -406,7 +406,7 @@ const strike: Record<FaultKind, (context: FaultContext) => Promise<void>> = {
   's3-full': ({ s3, random }) => strikeRequests(s3, between(random, 500, 4_000), () => 'full'),
   's3-slow': ({ s3, random }) => strikeRequests(s3, between(random, 1_000, 4_000), () => between(random, 50, 700)),
   'temporal-away': ({ temporal, random }) => beAway(temporal, between(random, 500, 6_000)),
-  'temporal-lost-answers': ({ temporal, random }) => temporal.loseAnswers(between(random, 300, 2_500)),
+  'temporal-lost-answers': ({ temporal, random }) => temporal.loseAnswers(sleep(between(random, 300, 2_500))),
   'temporal-slow': async ({ temporal, random }) => {
     temporal.delayMs = between(random, 20, 200);
     await sleep(between(random, 1_000, 4_000));
